@@ -1,0 +1,2 @@
+//! Benchmarks of longshore against a floor and against its peers.
+#![forbid(unsafe_code)]

@@ -1,0 +1,176 @@
+use std::fmt::{self, Debug};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use longshore_content::ContentStore;
+use oci_spec::distribution::Reference;
+use oci_spec::image::Descriptor;
+
+use crate::Result;
+
+/// What a name stands for at a registry.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Resolved {
+    /// The manifest or index. Its digest was computed from bytes or given by the caller, never believed.
+    pub descriptor: Descriptor,
+    /// The manifest's bytes as received, when resolving fetched them anyway.
+    pub manifest: Option<Bytes>,
+}
+
+impl Resolved {
+    /// A descriptor without its bytes.
+    pub fn new(descriptor: Descriptor) -> Self {
+        Self {
+            descriptor,
+            manifest: None,
+        }
+    }
+}
+
+/// **Port**: turns a name into a descriptor.
+///
+/// # Contract
+/// One answer is one moment: a tag may move between two calls. Sizes are bounded before they are believed. Cancel-safe; nothing is stored.
+#[async_trait]
+pub trait Resolver: Debug + Send + Sync + 'static {
+    /// Resolves a reference by tag or digest.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound), [`Unauthorized`](crate::ErrorKind::Unauthorized), [`Unavailable`](crate::ErrorKind::Unavailable).
+    async fn resolve(&self, reference: &Reference) -> Result<Resolved>;
+}
+
+/// A blob or manifest on its way in.
+pub struct Fetched {
+    /// Where the stream begins: the offset that was asked for, or 0 when the source can't resume.
+    pub offset: u64,
+    /// The bytes, unverified. An error in the stream ends it.
+    pub stream: BoxStream<'static, Result<Bytes>>,
+}
+
+impl Debug for Fetched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetched")
+            .field("offset", &self.offset)
+            .finish_non_exhaustive()
+    }
+}
+
+/// **Port**: where manifests and blobs come from.
+///
+/// # Contract
+/// Bytes are handed on unverified and unbounded: the content store that takes them proves digest and size.
+/// Retrying a request that failed before its first byte is the fetcher's; resuming a cut stream is the caller's. Cancel-safe.
+#[async_trait]
+pub trait Fetcher: Debug + Send + Sync + 'static {
+    /// Begins to fetch `descriptor` from the repository of `reference`, from `offset` on.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound), [`Unauthorized`](crate::ErrorKind::Unauthorized), [`Unavailable`](crate::ErrorKind::Unavailable).
+    async fn fetch(&self, reference: &Reference, descriptor: &Descriptor, offset: u64) -> Result<Fetched>;
+}
+
+/// **Port**: where manifests and blobs go.
+///
+/// # Contract
+/// When it returns, the other side has acknowledged the digest. What the other side has already is not sent again. A manifest's children
+/// must have been pushed before it. Cancel-safe: an upload that was dropped leaves nothing visible.
+#[async_trait]
+pub trait Pusher: Debug + Send + Sync + 'static {
+    /// Pushes one blob or manifest (by its media type) from `content` to the repository of `reference`; a manifest also gets the tag of `reference` when `root`.
+    ///
+    /// # Errors
+    /// [`Unauthorized`](crate::ErrorKind::Unauthorized), [`Unavailable`](crate::ErrorKind::Unavailable), [`Content`](crate::ErrorKind::Content) when the blob is missing here.
+    async fn push(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        content: &dyn ContentStore,
+        root: Root,
+    ) -> Result<()>;
+}
+
+/// Whether a manifest being pushed is the one that the reference names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// It is: it gets the reference's tag.
+    Yes,
+    /// It is a child, addressed by digest alone.
+    No,
+}
+
+/// A way to prove who one is to a registry. `Debug` does not show the secret.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Credential {
+    /// No proof: anonymous.
+    Anonymous,
+    /// User and password, for Basic, or to be traded for a token.
+    Basic {
+        /// The user.
+        username: String,
+        /// The password.
+        password: String,
+    },
+    /// An OAuth2 refresh token, to be traded for an access token.
+    IdentityToken(String),
+}
+
+impl Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anonymous => f.write_str("Anonymous"),
+            Self::Basic { username, .. } => f
+                .debug_struct("Basic")
+                .field("username", username)
+                .finish_non_exhaustive(),
+            Self::IdentityToken(_) => f.write_str("IdentityToken(..)"),
+        }
+    }
+}
+
+/// **Port**: where credentials come from.
+///
+/// # Contract
+/// Asked once for each host when it first demands them, and again after a refusal. Never sent to a host other than the one asked for.
+#[async_trait]
+pub trait Credentials: Debug + Send + Sync + 'static {
+    /// The credential for a registry's host (with port if it has one).
+    async fn credential(&self, host: &str) -> Result<Credential>;
+}
+
+/// What an [`ImageVerifier`] is asked about.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct VerifyRequest<'a> {
+    /// The name that was asked for.
+    pub reference: &'a Reference,
+    /// What it resolved to.
+    pub descriptor: &'a Descriptor,
+}
+
+impl<'a> VerifyRequest<'a> {
+    /// A question about `reference`, which resolved to `descriptor`.
+    pub fn new(reference: &'a Reference, descriptor: &'a Descriptor) -> Self {
+        Self { reference, descriptor }
+    }
+}
+
+/// A verifier's yes. (Its no is [`Error::Refused`](crate::Error::Refused).)
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allow {
+    /// Why, for the log.
+    pub reason: String,
+}
+
+/// **Port**: decides whether an image may come in, after it was resolved and before anything of it is fetched.
+///
+/// # Contract
+/// Anything but `Ok` stops the pull. May ask the registry for signatures through ports of its own.
+#[async_trait]
+pub trait ImageVerifier: Debug + Send + Sync + 'static {
+    /// Allows the image, or refuses with [`Error::Refused`](crate::Error::Refused).
+    async fn verify(&self, request: VerifyRequest<'_>) -> Result<Allow>;
+}

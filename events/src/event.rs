@@ -1,0 +1,138 @@
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Event {
+    /// The tenant it happened to.
+    pub namespace: String,
+    /// When, by the wall clock.
+    pub time: SystemTime,
+    /// What.
+    pub kind: EventKind,
+}
+
+impl Event {
+    /// An event that happens now.
+    pub fn now(namespace: impl Into<String>, kind: EventKind) -> Self {
+        Self {
+            namespace: namespace.into(),
+            time: SystemTime::now(),
+            kind,
+        }
+    }
+
+    /// containerd's topic, e.g. `/tasks/start`.
+    pub fn topic(&self) -> &'static str {
+        self.kind.topic()
+    }
+}
+
+/// What happened. Topics and fields are containerd's where it has them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+#[allow(missing_docs)] // the fields are named after what they hold
+pub enum EventKind {
+    /// `/content/create`: a blob was committed.
+    ContentCreate { digest: String, size: u64 },
+    /// `/content/delete`: a blob was removed.
+    ContentDelete { digest: String },
+    /// `/images/create`: an image name was registered.
+    ImageCreate {
+        name: String,
+        labels: BTreeMap<String, String>,
+    },
+    /// `/images/update`: an image name points to something else.
+    ImageUpdate {
+        name: String,
+        labels: BTreeMap<String, String>,
+    },
+    /// `/images/delete`: an image name was removed.
+    ImageDelete { name: String },
+    /// `/snapshot/prepare`: a writable snapshot was made.
+    SnapshotPrepare {
+        key: String,
+        parent: Option<String>,
+        snapshotter: String,
+    },
+    /// `/snapshot/commit`: a writable snapshot became read-only under a name.
+    SnapshotCommit {
+        key: String,
+        name: String,
+        snapshotter: String,
+    },
+    /// `/snapshot/remove`: a snapshot was removed.
+    SnapshotRemove { key: String, snapshotter: String },
+    /// `/containers/create`: a container was recorded.
+    ContainerCreate { id: String, image: String },
+    /// `/containers/delete`: a container's record was removed.
+    ContainerDelete { id: String },
+    /// `/tasks/create`: the container's init process exists and waits.
+    TaskCreate {
+        container_id: String,
+        bundle: String,
+        pid: u32,
+    },
+    /// `/tasks/start`: the container's program runs.
+    TaskStart { container_id: String, pid: u32 },
+    /// `/tasks/exit`: a process of a container ended; `id` is the container's own for init.
+    TaskExit {
+        container_id: String,
+        id: String,
+        pid: u32,
+        exit_status: u32,
+        exited_at: SystemTime,
+    },
+    /// `/tasks/delete`: a stopped container was deleted.
+    TaskDelete {
+        container_id: String,
+        pid: u32,
+        exit_status: u32,
+        exited_at: SystemTime,
+    },
+    /// `/tasks/oom`: the kernel killed a process of the container for its memory limit.
+    TaskOom { container_id: String },
+    /// `/tasks/exec-added`: another process was made in the container.
+    TaskExecAdded { container_id: String, exec_id: String },
+    /// `/tasks/exec-started`: it runs.
+    TaskExecStarted {
+        container_id: String,
+        exec_id: String,
+        pid: u32,
+    },
+    /// `/tasks/paused`
+    TaskPaused { container_id: String },
+    /// `/tasks/resumed`
+    TaskResumed { container_id: String },
+}
+
+impl EventKind {
+    /// containerd's topic of this kind of event.
+    pub fn topic(&self) -> &'static str {
+        match self {
+            Self::ContentCreate { .. } => "/content/create",
+            Self::ContentDelete { .. } => "/content/delete",
+            Self::ImageCreate { .. } => "/images/create",
+            Self::ImageUpdate { .. } => "/images/update",
+            Self::ImageDelete { .. } => "/images/delete",
+            Self::SnapshotPrepare { .. } => "/snapshot/prepare",
+            Self::SnapshotCommit { .. } => "/snapshot/commit",
+            Self::SnapshotRemove { .. } => "/snapshot/remove",
+            Self::ContainerCreate { .. } => "/containers/create",
+            Self::ContainerDelete { .. } => "/containers/delete",
+            Self::TaskCreate { .. } => "/tasks/create",
+            Self::TaskStart { .. } => "/tasks/start",
+            Self::TaskExit { .. } => "/tasks/exit",
+            Self::TaskDelete { .. } => "/tasks/delete",
+            Self::TaskOom { .. } => "/tasks/oom",
+            Self::TaskExecAdded { .. } => "/tasks/exec-added",
+            Self::TaskExecStarted { .. } => "/tasks/exec-started",
+            Self::TaskPaused { .. } => "/tasks/paused",
+            Self::TaskResumed { .. } => "/tasks/resumed",
+        }
+    }
+}

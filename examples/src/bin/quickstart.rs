@@ -1,0 +1,2 @@
+//! The main job, from end to end, in one process.
+fn main() {}

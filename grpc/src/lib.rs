@@ -1,0 +1,2 @@
+//! containerd's gRPC API served from a longshore engine.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! A container engine as a library.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Prometheus metrics of a container engine and of each of its containers.
+#![forbid(unsafe_code)]

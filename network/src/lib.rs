@@ -1,0 +1,2 @@
+//! Network namespaces, links, addresses and routes for containers.
+#![forbid(unsafe_code)]

@@ -1,0 +1,264 @@
+use std::collections::BTreeMap;
+use std::fmt::{self, Debug};
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use longshore_linux::Mount;
+use oci_spec::runtime::{LinuxResources, Process, Spec};
+use serde::{Deserialize, Serialize};
+
+use crate::{ContainerId, Io, Result, Stats};
+
+/// How a container's life depends on the program that made it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Lifetime {
+    /// It dies with the host program, even when that is killed.
+    #[default]
+    Tied,
+    /// It survives the host program, which finds it again by the state directory.
+    Detached,
+}
+
+/// Asks for a container.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct CreateRequest {
+    /// Its id.
+    pub id: ContainerId,
+    /// The bundle's directory; relative paths in the spec (`root.path`) start from here. It need not hold a `config.json`.
+    pub bundle: PathBuf,
+    /// The runtime spec.
+    pub spec: Spec,
+    /// What makes up the root filesystem, mounted inside the container's mount namespace only. Empty: `root.path` of the spec is a directory that is ready.
+    pub rootfs: Vec<Mount>,
+    /// Where its streams go.
+    pub io: Io,
+    /// Whether it dies with the host program.
+    pub lifetime: Lifetime,
+}
+
+impl CreateRequest {
+    /// A tied container of `spec`, whose root is the directory that the spec names.
+    pub fn new(id: ContainerId, bundle: impl Into<PathBuf>, spec: Spec, io: Io) -> Self {
+        Self {
+            id,
+            bundle: bundle.into(),
+            spec,
+            rootfs: Vec::new(),
+            io,
+            lifetime: Lifetime::default(),
+        }
+    }
+
+    /// The same with a root filesystem to mount.
+    #[must_use]
+    pub fn rootfs(mut self, mounts: Vec<Mount>) -> Self {
+        self.rootfs = mounts;
+        self
+    }
+
+    /// The same with another lifetime.
+    #[must_use]
+    pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+}
+
+/// Asks for another process in a container.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ExecRequest {
+    /// Its name among the container's processes.
+    pub exec_id: String,
+    /// What to run, as `process` of the runtime spec. Capabilities, rlimits, labels and no_new_privs that it leaves out are the container's own.
+    pub process: Process,
+    /// Where its streams go.
+    pub io: Io,
+}
+
+impl ExecRequest {
+    /// Another process.
+    pub fn new(exec_id: impl Into<String>, process: Process, io: Io) -> Self {
+        Self {
+            exec_id: exec_id.into(),
+            process,
+            io,
+        }
+    }
+}
+
+/// A process of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum ProcessId {
+    /// The container's first one.
+    Init,
+    /// One made by [`Executor::exec`].
+    Exec(String),
+}
+
+/// How far a signal goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KillScope {
+    /// To the container's init process.
+    Init,
+    /// To every process of the container.
+    All,
+}
+
+/// Whether a container may still run when it is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeleteMode {
+    /// It must have stopped.
+    Stopped,
+    /// It is killed first.
+    Force,
+}
+
+/// Where a container is in its life (runtime spec, "State").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Status {
+    /// Being made.
+    Creating,
+    /// Its init process waits for the start.
+    Created,
+    /// Its program runs.
+    Running,
+    /// Its processes are frozen.
+    Paused,
+    /// Its init process has ended.
+    Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ExitStatus {
+    /// Exit code, or 128 + the signal that killed it.
+    pub code: u32,
+    /// When.
+    pub at: SystemTime,
+}
+
+impl ExitStatus {
+    /// An exit that was seen now.
+    pub fn now(code: u32) -> Self {
+        Self {
+            code,
+            at: SystemTime::now(),
+        }
+    }
+
+    /// Whether the program said that all is well.
+    pub fn success(&self) -> bool {
+        self.code == 0
+    }
+}
+
+/// What is known of a container: the runtime spec's `state`, and what its users ask for besides.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct State {
+    /// Its id.
+    pub id: ContainerId,
+    /// Where it is in its life.
+    pub status: Status,
+    /// Its init process in the host's PID namespace, while it lives.
+    pub pid: Option<u32>,
+    /// The bundle's directory.
+    pub bundle: PathBuf,
+    /// Annotations of the spec.
+    pub annotations: BTreeMap<String, String>,
+    /// When it was created.
+    pub created: SystemTime,
+    /// How init ended, if it did and somebody saw it.
+    pub exit: Option<ExitStatus>,
+}
+
+/// **Port**: what makes containers out of bundles and keeps them.
+///
+/// # Contract
+/// - *Whole or nothing*: a [`create`](Self::create) that fails, or whose future is dropped, leaves no process, mount, cgroup, namespace or state.
+/// - *Concurrent*: any number of calls at once; calls on one container take turns.
+/// - *True*: [`state`](Self::state) is derived from the kernel (a pidfd, a start time), never from a bare pid.
+/// - *Quiet*: nothing of the host process changes: working directory, environment, signal handlers, mount table, dumpable flag, oom score.
+/// - A [`Detached`](Lifetime::Detached) container is there after the host program has ended, and every call works on it from another process that uses the same state directory.
+#[async_trait]
+pub trait Executor: Debug + Send + Sync + 'static {
+    /// Creates a container whose program waits for [`start`](Self::start) (runtime spec, "Create").
+    ///
+    /// # Errors
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists), [`Invalid`](crate::ErrorKind::Invalid) and [`Unsupported`](crate::ErrorKind::Unsupported) with the spec's field, [`Start`](crate::ErrorKind::Start) for a step that the kernel refused.
+    async fn create(&self, request: CreateRequest) -> Result<State>;
+
+    /// Runs the program of a created container.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) unless it is [`Created`](Status::Created); [`Start`](crate::ErrorKind::Start) when the program can't be executed.
+    async fn start(&self, id: &ContainerId) -> Result<()>;
+
+    /// Runs another process in a running container and returns its pid. It takes user, capabilities, labels and seccomp from the container.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) unless it runs; [`AlreadyExists`](crate::ErrorKind::AlreadyExists) for the exec id.
+    async fn exec(&self, id: &ContainerId, request: ExecRequest) -> Result<u32>;
+
+    /// Sends a signal, by number.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) when it has stopped.
+    async fn kill(&self, id: &ContainerId, signal: i32, scope: KillScope) -> Result<()>;
+
+    /// Freezes all its processes.
+    async fn pause(&self, id: &ContainerId) -> Result<()>;
+
+    /// Thaws them.
+    async fn resume(&self, id: &ContainerId) -> Result<()>;
+
+    /// Changes its resource limits.
+    async fn update(&self, id: &ContainerId, resources: &LinuxResources) -> Result<()>;
+
+    /// What it uses.
+    async fn stats(&self, id: &ContainerId) -> Result<Stats>;
+
+    /// Its processes, in the host's PID namespace.
+    async fn processes(&self, id: &ContainerId) -> Result<Vec<u32>>;
+
+    /// Waits for the end of one of its processes; any number may wait, and one that comes late is told at once. For init, all of the output has reached its [`Io`] by then.
+    async fn wait(&self, id: &ContainerId, process: &ProcessId) -> Result<ExitStatus>;
+
+    /// Removes a container: its cgroup and its state; runs the `poststop` hooks.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) when it has not stopped and `mode` does not force it.
+    async fn delete(&self, id: &ContainerId, mode: DeleteMode) -> Result<()>;
+
+    /// What is known of it now.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound).
+    async fn state(&self, id: &ContainerId) -> Result<State>;
+
+    /// All containers of this executor's state directory, ordered by id.
+    async fn list(&self) -> Result<Vec<State>>;
+}

@@ -1,0 +1,17 @@
+//! The OCI container executor as a library: *compile, then execute*.
+
+#![deny(unsafe_code)]
+
+mod error;
+mod executor;
+mod id;
+mod io;
+mod stats;
+
+pub use error::{Error, ErrorKind, Result};
+pub use executor::{
+    CreateRequest, DeleteMode, ExecRequest, Executor, ExitStatus, KillScope, Lifetime, ProcessId, State, Status,
+};
+pub use id::ContainerId;
+pub use io::{Io, Stdio, Streams};
+pub use stats::{CpuStats, IoStats, MemoryStats, PidsStats, Pressure, PressureLine, Stats};
