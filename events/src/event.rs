@@ -10,6 +10,7 @@ pub struct Event {
     /// The tenant it happened to.
     pub namespace: String,
     /// When, by the wall clock.
+    #[serde(with = "crate::time::rfc3339")]
     pub time: SystemTime,
     /// What.
     pub kind: EventKind,
@@ -85,6 +86,7 @@ pub enum EventKind {
         id: String,
         pid: u32,
         exit_status: u32,
+        #[serde(with = "crate::time::rfc3339")]
         exited_at: SystemTime,
     },
     /// `/tasks/delete`: a stopped container was deleted.
@@ -92,6 +94,7 @@ pub enum EventKind {
         container_id: String,
         pid: u32,
         exit_status: u32,
+        #[serde(with = "crate::time::rfc3339")]
         exited_at: SystemTime,
     },
     /// `/tasks/oom`: the kernel killed a process of the container for its memory limit.
