@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_op_in_unsafe_fn)]
 
+mod bpf;
 mod mount;
 
+pub use bpf::SockFilter;
 pub use mount::Mount;

@@ -8,6 +8,8 @@ mod id;
 mod io;
 mod stats;
 
+pub mod seccomp;
+
 pub use error::{Error, ErrorKind, Result};
 pub use executor::{
     CreateRequest, DeleteMode, ExecRequest, Executor, ExitStatus, KillScope, Lifetime, ProcessId, State, Status,

@@ -1,0 +1,191 @@
+use oci_spec::runtime::LinuxSeccomp;
+use serde_json::{Value, json};
+
+use super::arch::{Arch, Numbers};
+use super::interpret::{Call, run};
+use super::rules::{ALLOW, ERRNO, KILL_PROCESS, KILL_THREAD, LOG, TRACE, TRAP};
+use super::table::SYSCALLS;
+use super::*;
+use crate::ErrorKind;
+
+mod oracle;
+mod properties;
+
+fn profile(value: Value) -> LinuxSeccomp {
+    serde_json::from_value(value).expect("a profile")
+}
+
+fn compiled(value: Value) -> Filter {
+    compile(&profile(value), Arch::X86_64).expect("compiles")
+}
+
+fn number(name: &str, arch: Arch) -> u32 {
+    Numbers::of(name).and_then(|n| n.on(arch)).expect(name)
+}
+
+fn decide(filter: &Filter, arch: Arch, name: &str, args: &[u64]) -> u32 {
+    let mut all = [0; 6];
+    all[..args.len()].copy_from_slice(args);
+    let number = number(name, arch);
+    run(
+        &filter.instructions,
+        &Call {
+            arch,
+            number,
+            args: all,
+        },
+    )
+    .0
+}
+
+fn at(filter: &Filter, arch: Arch, number: u32) -> u32 {
+    run(
+        &filter.instructions,
+        &Call {
+            arch,
+            number,
+            args: [0; 6],
+        },
+    )
+    .0
+}
+
+#[test]
+fn the_table_is_sorted_and_knows_this_machine() {
+    assert!(SYSCALLS.windows(2).all(|w| w[0].0 < w[1].0));
+    assert_eq!(number("read", Arch::X86_64), 0);
+    assert_eq!(number("openat", Arch::Aarch64), 56);
+    assert_eq!(number("ioctl", Arch::X32), 0x4000_0000 + 514);
+    assert_eq!(number("clone3", Arch::S390x), 435);
+    assert!(Numbers::of("no_such_call").is_none());
+}
+
+#[test]
+fn every_action_returns_what_the_kernel_calls_it() {
+    for (action, errno, expected) in [
+        ("KILL", None, KILL_THREAD),
+        ("KILL_THREAD", None, KILL_THREAD),
+        ("KILL_PROCESS", None, KILL_PROCESS),
+        ("TRAP", None, TRAP),
+        ("ERRNO", None, ERRNO | 1),
+        ("ERRNO", Some(38), ERRNO | 38),
+        ("TRACE", None, TRACE | 1),
+        ("TRACE", Some(7), TRACE | 7),
+        ("LOG", None, LOG),
+        ("ALLOW", None, ALLOW),
+    ] {
+        let mut rule = json!({ "names": ["read"], "action": format!("SCMP_ACT_{action}") });
+        if let Some(errno) = errno {
+            rule["errnoRet"] = errno.into();
+        }
+        let filter = compiled(json!({ "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 99, "syscalls": [rule] }));
+        assert_eq!(decide(&filter, Arch::X86_64, "read", &[]), expected, "{action}");
+    }
+}
+
+#[test]
+fn calls_newer_than_the_profile_do_not_exist() {
+    let rules = json!([{ "names": ["read", "openat2", "from_the_future"], "action": "SCMP_ACT_ALLOW" }]);
+    let filter = compiled(json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules }));
+    let last = number("openat2", Arch::X86_64);
+    assert_eq!(at(&filter, Arch::X86_64, last), ALLOW);
+    assert_eq!(at(&filter, Arch::X86_64, last - 1), ERRNO | 1);
+    assert_eq!(at(&filter, Arch::X86_64, last + 1), ERRNO | 38);
+    assert_eq!(at(&filter, Arch::X86_64, 0x3fff_ffff), ERRNO | 38);
+    assert_eq!(at(&filter, Arch::X86_64, u32::MAX), ERRNO | 1, "no call at all");
+
+    for lets_pass in ["SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE"] {
+        let filter = compiled(json!({ "defaultAction": lets_pass, "syscalls": rules }));
+        assert_ne!(at(&filter, Arch::X86_64, last + 1), ERRNO | 38, "{lets_pass}");
+    }
+}
+
+#[test]
+fn arm_keeps_its_private_calls_apart() {
+    let rules = json!([{ "names": ["read", "set_tls"], "action": "SCMP_ACT_ALLOW" }]);
+    let spec =
+        profile(json!({ "defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_ARM"], "syscalls": rules }));
+    let filter = compile(&spec, Arch::Aarch64).expect("compiles");
+    assert_eq!(decide(&filter, Arch::Arm, "set_tls", &[]), ALLOW);
+    assert_eq!(decide(&filter, Arch::Arm, "cacheflush", &[]), ERRNO | 1);
+    assert_eq!(at(&filter, Arch::Arm, 1000), ERRNO | 38);
+}
+
+#[test]
+fn other_abis_are_killed_unless_asked_for() {
+    let rules = json!([{ "names": ["read"], "action": "SCMP_ACT_ALLOW" }]);
+    let filter = compiled(json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules }));
+    assert_eq!(decide(&filter, Arch::X86_64, "read", &[]), ALLOW);
+    assert_eq!(decide(&filter, Arch::X32, "read", &[]), KILL_THREAD);
+    assert_eq!(decide(&filter, Arch::X86, "read", &[]), KILL_THREAD);
+    assert_eq!(decide(&filter, Arch::Aarch64, "read", &[]), KILL_THREAD);
+
+    // The native ABI need not be named, and foreign ones are no error.
+    let archs = ["SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_MIPS", "SCMP_ARCH_AARCH64"];
+    let filter = compiled(json!({ "defaultAction": "SCMP_ACT_ERRNO", "architectures": archs, "syscalls": rules }));
+    for arch in [Arch::X86_64, Arch::X32, Arch::X86] {
+        assert_eq!(decide(&filter, arch, "read", &[]), ALLOW, "{arch:?}");
+        assert_eq!(at(&filter, arch, number("read", arch) + 1), ERRNO | 38, "{arch:?}");
+    }
+    assert_eq!(decide(&filter, Arch::Aarch64, "read", &[]), KILL_THREAD);
+}
+
+#[test]
+fn a_rule_without_arguments_decides_its_call() {
+    let narrow = json!({ "names": ["read"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5,
+        "args": [{ "index": 0, "value": 3, "op": "SCMP_CMP_EQ" }] });
+    let broad = json!({ "names": ["read"], "action": "SCMP_ACT_ALLOW" });
+    for rules in [json!([narrow, broad]), json!([broad, narrow])] {
+        let filter = compiled(json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules }));
+        assert_eq!(decide(&filter, Arch::X86_64, "read", &[3]), ALLOW);
+    }
+}
+
+#[test]
+fn arguments_of_one_rule_must_all_match_unless_they_repeat() {
+    let rule = |second: u32| {
+        json!([{ "names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": [
+            { "index": 0, "value": 1, "op": "SCMP_CMP_EQ" }, { "index": second, "value": 2, "op": "SCMP_CMP_EQ" }] }])
+    };
+    let both = compiled(json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": rule(1) }));
+    assert_eq!(decide(&both, Arch::X86_64, "socket", &[1, 2]), ALLOW);
+    assert_eq!(decide(&both, Arch::X86_64, "socket", &[1, 3]), ERRNO | 1);
+    let either = compiled(json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": rule(0) }));
+    assert_eq!(decide(&either, Arch::X86_64, "socket", &[1]), ALLOW);
+    assert_eq!(decide(&either, Arch::X86_64, "socket", &[2]), ALLOW);
+    assert_eq!(decide(&either, Arch::X86_64, "socket", &[3]), ERRNO | 1);
+}
+
+#[test]
+fn what_cannot_be_compiled_names_its_field() {
+    let refused = |value| {
+        let error = compile(&profile(value), Arch::X86_64).expect_err("refused");
+        (error.kind(), error.to_string())
+    };
+    let (kind, text) = refused(json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        { "names": ["read"], "action": "SCMP_ACT_ERRNO", "args": [{ "index": 6, "value": 0, "op": "SCMP_CMP_EQ" }] }] }));
+    assert_eq!(kind, ErrorKind::Invalid);
+    assert!(text.starts_with("linux.seccomp.syscalls[0].args[0].index:"), "{text}");
+    let (kind, text) = refused(json!({ "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 70000 }));
+    assert_eq!(kind, ErrorKind::Invalid);
+    assert!(text.starts_with("linux.seccomp.defaultAction:"), "{text}");
+    let (kind, text) = refused(json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        { "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" }] }));
+    assert_eq!(kind, ErrorKind::Unsupported);
+    assert!(text.starts_with("linux.seccomp.listenerPath:"), "{text}");
+    let args: Vec<Value> = (0..3000)
+        .map(|n| json!({ "index": 0, "value": n, "op": "SCMP_CMP_EQ" }))
+        .collect();
+    let (kind, text) = refused(json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        { "names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "args": args }] }));
+    assert_eq!(kind, ErrorKind::Invalid);
+    assert!(text.contains("4096"), "{text}");
+}
+
+#[test]
+fn flags_are_the_kernels_bits() {
+    let filter = compiled(json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": [
+        "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC",
+        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"] }));
+    assert_eq!(filter.flags, 0b111);
+}
