@@ -45,6 +45,24 @@ pub enum Error {
         /// What arrived, in bytes.
         actual: u64,
     },
+    /// A blob is larger than the caller is willing to hold in memory.
+    #[error("blob {digest} has {size} bytes, more than the {limit} allowed here: it is not what it is said to be")]
+    TooLarge {
+        /// The blob.
+        digest: Digest,
+        /// Its length in bytes.
+        size: u64,
+        /// The caller's limit in bytes.
+        limit: u64,
+    },
+    /// A committed blob no longer hashes to its address.
+    #[error("blob {digest} in the content store is damaged (its bytes hash to {actual}); remove it and pull it again")]
+    Damaged {
+        /// The blob.
+        digest: Digest,
+        /// What its bytes hash to now.
+        actual: Digest,
+    },
     /// A reader followed an ingest that was abandoned or failed verification.
     #[error("the blob being followed ({0}) was never committed: its writer failed or gave up")]
     Abandoned(String),
@@ -60,7 +78,7 @@ pub enum Error {
         reason: String,
     },
     /// The operating system refused.
-    #[error("{action} {path}")]
+    #[error("{action} {path} failed")]
     Io {
         /// What was being done ("writing", "opening").
         action: &'static str,
@@ -86,6 +104,8 @@ pub enum ErrorKind {
     InUse,
     /// Bytes are not what they were promised to be.
     Verification,
+    /// A blob exceeds the limit the caller gave.
+    TooLarge,
     /// The ingest that was followed came to nothing.
     Abandoned,
     /// The request can't be served by this implementation.
@@ -110,7 +130,8 @@ impl Error {
             Self::DigestMismatch { .. } | Self::SizeMismatch { .. } => ErrorKind::Verification,
             Self::Abandoned(_) => ErrorKind::Abandoned,
             Self::UnsupportedAlgorithm(_) => ErrorKind::Unsupported,
-            Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::TooLarge { .. } => ErrorKind::TooLarge,
+            Self::Corrupt { .. } | Self::Damaged { .. } => ErrorKind::Corrupt,
             Self::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::StorageFull,
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
@@ -120,5 +141,21 @@ impl Error {
             },
             Self::Backend(_) => ErrorKind::Io,
         }
+    }
+}
+
+/// Turns the system's answer into an [`Error::Io`] that says what was being done, on what.
+pub(crate) trait IoContext<T> {
+    /// Adds the action ("writing", "opening") and the path.
+    fn during(self, action: &'static str, path: impl Into<PathBuf>) -> Result<T>;
+}
+
+impl<T, E: Into<std::io::Error>> IoContext<T> for std::result::Result<T, E> {
+    fn during(self, action: &'static str, path: impl Into<PathBuf>) -> Result<T> {
+        self.map_err(|source| Error::Io {
+            action,
+            path: path.into(),
+            source: source.into(),
+        })
     }
 }

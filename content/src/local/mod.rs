@@ -1,0 +1,17 @@
+//! The store on a local filesystem.
+
+mod begin;
+mod claim;
+mod commit;
+mod data;
+mod hashing;
+mod ingest;
+mod layout;
+mod record;
+mod slots;
+mod store;
+mod sweep;
+mod walk;
+mod writer;
+
+pub use store::LocalStore;
