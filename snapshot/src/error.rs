@@ -41,6 +41,12 @@ pub enum Error {
         /// What is missing, and what to do.
         reason: String,
     },
+    /// The mounts of a snapshot are not such that a layer can be applied to them.
+    #[error("a layer can't be applied to these mounts: {reason}")]
+    Mounts {
+        /// What is wrong with them.
+        reason: String,
+    },
     /// A layer that is not a valid archive, or that tries what a layer must not.
     #[error("layer entry '{entry}': {reason}")]
     InvalidLayer {
@@ -126,7 +132,7 @@ impl Error {
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::AlreadyExists(_) => ErrorKind::AlreadyExists,
             Self::WrongKind { .. } | Self::HasChildren { .. } => ErrorKind::FailedPrecondition,
-            Self::Unsupported { .. } => ErrorKind::Unsupported,
+            Self::Unsupported { .. } | Self::Mounts { .. } => ErrorKind::Unsupported,
             Self::InvalidLayer { .. } | Self::DamagedLayer { .. } => ErrorKind::InvalidLayer,
             Self::DiffIdMismatch { .. } => ErrorKind::Verification,
             Self::Corrupt { .. } => ErrorKind::Corrupt,

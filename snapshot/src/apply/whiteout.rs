@@ -1,0 +1,122 @@
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{FileType, Mode};
+use rustix::io::Errno;
+
+use crate::apply::lower::Found;
+use crate::apply::path::join;
+use crate::apply::tree::{Missing, Tree};
+use crate::remove::remove_all;
+use crate::{Result, at};
+
+/// Whiteouts hide what was there before this layer, never what the layer itself has, whichever comes first in the archive.
+impl Tree {
+    /// Hides `name` in `parent`.
+    pub(super) fn whiteout(&mut self, parent: &[u8], name: &[u8]) -> Result<()> {
+        if !self.enter(parent, Missing::Stop)? {
+            return Ok(());
+        }
+        match at::stat(&self.top().fd, name) {
+            Ok(stat) if self.is_overlay() && at::is_whiteout(&stat) => return Ok(()),
+            Ok(stat) if self.is_mine(name) => {
+                if at::file_type(&stat) != FileType::Directory {
+                    return Ok(());
+                }
+                let dir = at::open_locked_dir(&self.top().fd, name).map_err(self.failed("opening", name))?;
+                let path = self.path_of_name(name);
+                if !matches!(self.find_below(name)?, Found::Nothing) {
+                    self.make_opaque(&dir).map_err(self.failed("marking as opaque", name))?;
+                }
+                return self.purge(dir, path);
+            }
+            Ok(_) => remove_all(self.here(), name).map_err(self.failed("removing", name))?,
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(self.failed("reading", name)(errno)),
+        }
+        if !matches!(self.find_below(name)?, Found::Nothing) {
+            self.make_whiteout(name)?;
+        }
+        Ok(())
+    }
+
+    /// Hides everything in `parent`.
+    pub(super) fn opaque(&mut self, parent: &[u8]) -> Result<()> {
+        self.enter(parent, Missing::Create)?;
+        let layers = self.layers_here()?;
+        if !layers.is_empty() {
+            if self.at_root() {
+                self.hide_root(&layers)?;
+            } else {
+                self.make_opaque(&self.top().fd)
+                    .map_err(self.failed("marking as opaque", b""))?;
+            }
+            self.cut_off_here();
+        }
+        let dir = self.top().fd.try_clone().map_err(|error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            self.failed("opening", b"")(errno)
+        })?;
+        self.mark_here();
+        self.here();
+        self.purge(dir, self.path_here())
+    }
+
+    /// Overlay does not look at the mark on the root directory, so each name that the lower ones have there is hidden.
+    fn hide_root(&mut self, layers: &[u16]) -> Result<()> {
+        for layer in layers {
+            let dir = self.lowers().open_at(*layer, b"", at::DIRECTORY)?;
+            for (name, _) in at::list(&dir).map_err(self.failed("reading the lower", b""))? {
+                let ours = match at::stat(&self.top().fd, &name) {
+                    Ok(stat) => Some(at::file_type(&stat)),
+                    Err(Errno::NOENT) => None,
+                    Err(errno) => return Err(self.failed("reading", &name)(errno)),
+                };
+                match ours {
+                    None => self.make_whiteout(&name)?,
+                    Some(FileType::Directory) => {
+                        let dir = at::open_locked_dir(&self.top().fd, &name).map_err(self.failed("opening", &name))?;
+                        self.make_opaque(&dir)
+                            .map_err(self.failed("marking as opaque", &name))?;
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn make_whiteout(&mut self, name: &[u8]) -> Result<()> {
+        self.count(0);
+        rustix::fs::mknodat(self.here(), name, FileType::CharacterDevice, Mode::empty(), 0)
+            .map_err(self.failed("making the whiteout of", name))
+    }
+
+    /// Removes from a directory what is not of this layer. When the target was empty at first, everything is.
+    fn purge(&mut self, dir: OwnedFd, path: Vec<u8>) -> Result<()> {
+        let Some(mine) = &self.mine else { return Ok(()) };
+        let mut todo = vec![(dir, path)];
+        while let Some((dir, path)) = todo.pop() {
+            let failed = || at::failed("clearing", self.root.join(super::os(&path)));
+            for (name, _) in at::list(&dir).map_err(failed())? {
+                let inner = join(&path, &name);
+                if !mine.contains(&inner) {
+                    remove_all(&dir, &name).map_err(failed())?;
+                    continue;
+                }
+                match at::open_dir(dir.as_fd(), &name) {
+                    Ok(fd) => todo.push((fd, inner)),
+                    Err(Errno::NOTDIR | Errno::LOOP) => {}
+                    Err(errno) => return Err(failed()(errno)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_mine(&self, name: &[u8]) -> bool {
+        match &self.mine {
+            Some(mine) => mine.contains(&self.path_of_name(name)),
+            None => true,
+        }
+    }
+}
