@@ -1,2 +1,57 @@
 //! From an OCI image to a runnable bundle: unpacking layers, building the runtime specification.
+//!
+//! - [`SpecBuilder`] makes the runtime spec of a container out of an image's config and the caller's options: Docker's mounts, capabilities, masked paths and
+//!   system calls, but no way to gain privileges.
+//! - [`MountsView`] reads `/etc/passwd` and `/etc/group` of a root filesystem that is not mounted and not trusted.
+//! - [`Bundle`] writes and reads `config.json`.
+//!
+//! It is not an executor (that is `longshore-runtime`), and it mounts nothing.
+//!
+//! ```
+//! use longshore_bundle::{Bundle, MountsView, SpecBuilder};
+//! use longshore_linux::Mount;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let root = tempfile::tempdir()?;
+//! # std::fs::create_dir(root.path().join("etc"))?;
+//! # std::fs::write(root.path().join("etc/passwd"), "web:x:33:33::/srv:/bin/sh\n")?;
+//! # let rootfs = root.path();
+//! # let directory = root.path().join("bundle");
+//! let files = MountsView::new(&[Mount::bind(rootfs)])?;
+//! let spec = SpecBuilder::without_image().args(["httpd", "-f"]).user("web").memory(64 << 20).build(&files)?;
+//! let bundle = Bundle::create(directory, &spec)?;
+//!
+//! let read = Bundle::load(bundle.directory())?;
+//! assert_eq!(read.spec().process().as_ref().map(|process| process.user().uid()), Some(33));
+//! # Ok(())
+//! # }
+//! ```
+//!
 #![forbid(unsafe_code)]
+
+mod bundle;
+mod canonical;
+mod capability;
+mod chain;
+mod error;
+mod path;
+mod rootfs;
+mod seccomp;
+mod signal;
+mod spec;
+mod user;
+
+pub use bundle::{Bundle, CONFIG_LIMIT, parse_spec};
+pub use canonical::canonical_json;
+pub use capability::{CapabilityName, DEFAULT_CAPABILITIES, all_capabilities, available_capabilities};
+pub use chain::{chain_ids, diff_ids};
+pub use error::{Error, ErrorKind, Result};
+pub use rootfs::{MountsView, NoFiles, RootFiles};
+pub use seccomp::{default_profile, native_arch};
+pub use signal::{DEFAULT_STOP_SIGNAL, signal_number, stop_signal};
+pub use spec::{
+    Bind, CgroupAccess, CgroupVersion, Device, HookPoint, IdMappings, ImageAnnotations, ImageVolumes, Namespace,
+    NewPrivileges, RootAccess, Rootless, SPEC_VERSION, Seccomp, SpecBuilder, SwapLimit, Terminal, Tmpfs,
+    default_masked_paths, default_readonly_paths, host_devices, runc_rootless_spec, runc_spec, thermal_paths,
+};
+pub use user::{ResolvedUser, UserSpec, resolve_group};
