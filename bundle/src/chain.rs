@@ -6,7 +6,7 @@ use crate::{Error, Result};
 /// The diffIDs of an image, lowest layer first.
 ///
 /// # Errors
-/// [`Invalid`](crate::ErrorKind::Invalid) for one that is no SHA-256 digest; others have no chainID that other tools would know.
+/// [`Invalid`](crate::ErrorKind::Invalid) for one that is no digest, or of another algorithm than sha256, sha384 and sha512.
 pub fn diff_ids(config: &ImageConfiguration) -> Result<Vec<Digest>> {
     let parse = |(index, value): (usize, &String)| {
         let invalid = |reason: String| Error::InvalidDiffId {
@@ -18,8 +18,8 @@ pub fn diff_ids(config: &ImageConfiguration) -> Result<Vec<Digest>> {
             .parse()
             .map_err(|error: oci_spec::OciSpecError| invalid(error.to_string()))?;
         match digest.algorithm() {
-            DigestAlgorithm::Sha256 => Ok(digest),
-            _ => Err(invalid("only sha256 is supported".to_owned())),
+            DigestAlgorithm::Sha256 | DigestAlgorithm::Sha384 | DigestAlgorithm::Sha512 => Ok(digest),
+            _ => Err(invalid("only sha256, sha384 and sha512 are supported".to_owned())),
         }
     };
     config.rootfs().diff_ids().iter().enumerate().map(parse).collect()

@@ -1,5 +1,6 @@
 //! From an OCI image to a runnable bundle: unpacking layers, building the runtime specification.
 //!
+//! - [`Unpacker`] applies an image's layers on top of each other, each a snapshot of its own, while they are still being fetched.
 //! - [`SpecBuilder`] makes the runtime spec of a container out of an image's config and the caller's options: Docker's mounts, capabilities, masked paths and
 //!   system calls, but no way to gain privileges.
 //! - [`MountsView`] reads `/etc/passwd` and `/etc/group` of a root filesystem that is not mounted and not trusted.
@@ -39,6 +40,7 @@ mod rootfs;
 mod seccomp;
 mod signal;
 mod spec;
+mod unpack;
 mod user;
 
 pub use bundle::{Bundle, CONFIG_LIMIT, parse_spec};
@@ -54,4 +56,5 @@ pub use spec::{
     NewPrivileges, RootAccess, Rootless, SPEC_VERSION, Seccomp, SpecBuilder, SwapLimit, Terminal, Tmpfs,
     default_masked_paths, default_readonly_paths, host_devices, runc_rootless_spec, runc_spec, thermal_paths,
 };
+pub use unpack::{LayerProgress, LayerState, MissingLayers, UnpackObserver, UnpackOptions, Unpacked, Unpacker};
 pub use user::{ResolvedUser, UserSpec, resolve_group};

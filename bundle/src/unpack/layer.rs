@@ -1,0 +1,219 @@
+//! One layer, from its blob to its committed snapshot.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use longshore_content::Blob;
+use longshore_linux::Mount;
+use longshore_snapshot::{Applied, ApplyOptions, Compression, Labels, apply_layer};
+use oci_spec::image::{Descriptor, Digest};
+
+use super::reader::LayerReader;
+use super::thread::on_thread;
+use super::{LayerState, MissingLayers, Report, Shared, snapshot_error};
+use crate::{Error, Result};
+
+/// containerd's label for what a snapshot was made for.
+const SNAPSHOT_REF: &str = "containerd.io/snapshot.ref";
+/// How long it takes until a layer that is waited for is looked for again.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A layer to unpack.
+pub(super) struct Job {
+    pub(super) shared: Arc<Shared>,
+    pub(super) report: Report,
+    pub(super) diff_id: Digest,
+    pub(super) chain_id: String,
+    pub(super) parent: Option<String>,
+    pub(super) given_up: Arc<AtomicBool>,
+}
+
+/// What became of a layer.
+pub(super) enum Outcome {
+    Skipped,
+    Applied(Applied),
+}
+
+impl Job {
+    pub(super) async fn run(self) -> Result<Outcome> {
+        self.check_media_type()?;
+        let _lock = self.shared.locks.lock(&self.chain_id).await;
+        loop {
+            if self.is_given_up() {
+                return Err(self.cancelled());
+            }
+            if self.shared.has_snapshot(&self.chain_id).await? {
+                self.report.say(LayerState::Skipped);
+                return Ok(Outcome::Skipped);
+            }
+            match self.attempt().await {
+                Err(error) if self.may_come_yet(&error) => self.pause().await?,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn attempt(&self) -> Result<Outcome> {
+        let blob = self.shared.content.follow(self.layer().digest()).await;
+        let blob = blob.map_err(|error| self.content_error(error))?;
+        self.check_size(blob.size())?;
+        self.report.say(LayerState::Started);
+        let key = self.shared.extract_key(&self.chain_id);
+        let mounts = self
+            .shared
+            .snapshotter
+            .prepare(&key, self.parent.as_deref(), self.labels())
+            .await;
+        let mounts = mounts.map_err(snapshot_error("preparing", key.clone()))?;
+        let outcome = match self.apply(blob, mounts).await {
+            Ok(applied) => self.commit(&key, applied).await,
+            Err(error) => Err(error),
+        };
+        if !matches!(outcome, Ok(Outcome::Applied(_))) {
+            self.remove(&key).await;
+        }
+        outcome
+    }
+
+    async fn apply(&self, blob: Arc<dyn Blob>, mounts: Vec<Mount>) -> Result<Applied> {
+        let mut reader = LayerReader::new(blob, self.report.clone(), self.given_up.clone());
+        let mut options = ApplyOptions::default()
+            .diff_id(self.diff_id.clone())
+            .ownership(self.shared.options.ownership);
+        options.limits = self.shared.options.limits.clone();
+        let work = move || {
+            let applied = apply_layer(&mounts, &mut reader, &options);
+            // After the archive's end, or when its bytes make no sense: is the blob what was promised?
+            let worth_knowing = match &applied {
+                Ok(_) => true,
+                Err(error) => is_about_bytes(error),
+            };
+            let drained = if worth_knowing { reader.drain() } else { Ok(0) };
+            (
+                applied.and_then(|applied| drained.map(|_| applied).map_err(longshore_snapshot::Error::Source)),
+                reader.take_failure(),
+            )
+        };
+        let (applied, failure) = on_thread("longshore-unpack", work)
+            .await
+            .map_err(Error::io("starting", "a thread"))?;
+        match (applied, failure) {
+            (_, Some(failure)) => Err(self.content_error(failure)),
+            (Ok(applied), None) => Ok(applied),
+            (Err(_), None) if self.is_given_up() => Err(self.cancelled()),
+            (Err(error), None) => Err(self.apply_error(error)),
+        }
+    }
+
+    async fn commit(&self, key: &str, applied: Applied) -> Result<Outcome> {
+        match self.shared.snapshotter.commit(key, &self.chain_id, self.labels()).await {
+            Ok(()) => {
+                self.report.say(LayerState::Done(applied.size));
+                Ok(Outcome::Applied(applied))
+            }
+            // Another unpacker was faster; its snapshot has the same content.
+            Err(error) if error.kind() == longshore_snapshot::ErrorKind::AlreadyExists => {
+                self.report.say(LayerState::Skipped);
+                Ok(Outcome::Skipped)
+            }
+            Err(error) => Err(snapshot_error("committing", key.to_owned())(error)),
+        }
+    }
+
+    async fn remove(&self, key: &str) {
+        if let Err(error) = self.shared.snapshotter.remove(key).await {
+            tracing::warn!(key, %error, "a half-filled snapshot could not be removed; it is left for remove_leftovers");
+        }
+    }
+
+    fn layer(&self) -> &Descriptor {
+        &self.report.layer
+    }
+
+    fn labels(&self) -> Labels {
+        let mut labels = self.shared.options.labels.clone();
+        labels.insert(SNAPSHOT_REF.to_owned(), self.chain_id.clone());
+        labels
+    }
+
+    fn check_media_type(&self) -> Result<()> {
+        let media_type = self.layer().media_type().to_string();
+        match Compression::of_media_type(&media_type) {
+            Some(_) => Ok(()),
+            None => Err(Error::UnsupportedLayer {
+                index: self.report.index,
+                digest: self.layer().digest().clone(),
+                media_type,
+            }),
+        }
+    }
+
+    fn check_size(&self, actual: Option<u64>) -> Result<()> {
+        let expected = self.layer().size();
+        match actual {
+            Some(actual) if actual != expected => Err(Error::LayerSize {
+                index: self.report.index,
+                digest: self.layer().digest().clone(),
+                expected,
+                actual,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the layer is not there, or was given up by its writer, and is to be waited for.
+    fn may_come_yet(&self, error: &Error) -> bool {
+        use longshore_content::ErrorKind as Kind;
+        let waiting = self.shared.options.missing == MissingLayers::Wait;
+        waiting
+            && matches!(error, Error::Content { source, .. } if matches!(source.kind(), Kind::NotFound | Kind::Abandoned))
+    }
+
+    /// On a thread: a runtime need not have timers.
+    async fn pause(&self) -> Result<()> {
+        let slept = on_thread("longshore-wait", || std::thread::sleep(PAUSE)).await;
+        slept.map_err(Error::io("starting", "a thread"))
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    fn cancelled(&self) -> Error {
+        Error::Cancelled {
+            index: self.report.index,
+            digest: self.layer().digest().clone(),
+        }
+    }
+
+    fn content_error(&self, source: longshore_content::Error) -> Error {
+        Error::Content {
+            index: self.report.index,
+            digest: self.layer().digest().clone(),
+            source: Box::new(source),
+        }
+    }
+
+    fn apply_error(&self, source: longshore_snapshot::Error) -> Error {
+        let (index, digest) = (self.report.index, self.layer().digest().clone());
+        match source {
+            longshore_snapshot::Error::DiffIdMismatch { expected, actual } => Error::DiffIdMismatch {
+                index,
+                digest,
+                expected,
+                actual,
+            },
+            source => Error::Apply {
+                index,
+                digest,
+                source: Box::new(source),
+            },
+        }
+    }
+}
+
+fn is_about_bytes(error: &longshore_snapshot::Error) -> bool {
+    use longshore_snapshot::ErrorKind as Kind;
+    matches!(error.kind(), Kind::InvalidLayer | Kind::Verification)
+}
