@@ -1,10 +1,36 @@
 //! Safe wrappers for what a container engine asks of Linux and neither `nix` nor `rustix` offers, and the
 //! [`Mount`] value that the other crates hand to each other.
+//!
+//! Calls that say *async-signal-safe* allocate nothing and take no lock: they may be used between clone and execve in the
+//! child of a program with threads. Not for anything that nix or rustix has already.
+//!
+//! ```
+//! use longshore_linux::Mount;
+//!
+//! let mount = Mount::bind("/srv/data").option("ro");
+//! assert!(mount.is_read_only());
+//! ```
 
-#![forbid(unsafe_op_in_unsafe_fn)]
+#![deny(unsafe_op_in_unsafe_fn)]
 
 mod bpf;
+mod clone;
 mod mount;
+mod mount_attr;
+mod pidfd;
+mod process;
+mod raw;
+mod signal;
 
 pub use bpf::SockFilter;
+pub use clone::{ChildOf, CloneOptions, Cloned, Namespaces, clone3};
 pub use mount::Mount;
+pub use mount_attr::{AttrChange, Depth, MountAttr, Propagation, mount_setattr};
+pub use pidfd::{Exit, has_ended, reap, send_signal};
+pub use process::{
+    CStringArray, CapabilitySets, capabilities, close_on_exec_from, close_range, drop_bounding_capability,
+    duplicate_onto, execve, exit_now, load_seccomp_filter, may_execute, set_ambient_capabilities, set_capabilities,
+    set_controlling_terminal, set_group, set_groups, set_namespace, set_parent_death_signal, set_rlimit, set_user, unshare, verify_cwd_inside_root,
+};
+pub use rustix::io::Errno;
+pub use signal::{SignalMask, reset_signal_handlers, set_signal_mask};

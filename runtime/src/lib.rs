@@ -5,7 +5,9 @@
 mod error;
 mod executor;
 mod id;
+mod init;
 mod io;
+mod plan;
 mod stats;
 
 pub mod seccomp;
@@ -16,4 +18,5 @@ pub use executor::{
 };
 pub use id::ContainerId;
 pub use io::{Io, Stdio, Streams};
+pub use plan::{HostFacts, PlanOptions, Privilege, Program, plan};
 pub use stats::{CpuStats, IoStats, MemoryStats, PidsStats, Pressure, PressureLine, Stats};

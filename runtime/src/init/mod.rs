@@ -1,0 +1,279 @@
+//! The child, from clone3 to execve: walks a compiled program.
+//!
+//! Nothing here allocates, takes a lock or unwinds: the process is a copy of a program with threads, of which only this one
+//! exists. All strings are in the program; buffers are on the stack; descriptors are in a table that the host made.
+#![allow(unsafe_code)]
+
+mod identity;
+pub(crate) mod mounts;
+pub(crate) mod report;
+mod resolve;
+mod rootfs;
+
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use longshore_linux::{
+    SignalMask, close_on_exec_from, close_range, duplicate_onto, execve, exit_now, load_seccomp_filter, may_execute,
+    reset_signal_handlers, set_controlling_terminal, set_namespace, set_parent_death_signal, set_rlimit, unshare,
+};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags};
+use rustix::process::DumpableBehavior;
+
+use crate::plan::Program;
+use crate::plan::op::{Op, Rendezvous, Slot, Source};
+use report::{At, Call, Failure, Message};
+
+/// No descriptor is in this slot.
+pub(crate) const EMPTY: RawFd = -1;
+/// The host's answer that lets the child go on.
+pub(crate) const GO: u8 = b'g';
+/// The start signal.
+pub(crate) const START: u8 = b's';
+
+/// The child's view of its descriptors.
+#[derive(Debug)]
+pub(crate) struct Slots<'a>(pub(crate) &'a mut [RawFd]);
+
+impl Slots<'_> {
+    fn get(&self, slot: Slot) -> Result<BorrowedFd<'_>, Failure> {
+        match self.0.get(usize::from(slot.0)) {
+            // SAFETY: a slot that is not empty holds an open descriptor, which nobody closes while the slots are borrowed.
+            Some(&fd) if fd != EMPTY => Ok(unsafe { BorrowedFd::borrow_raw(fd) }),
+            _ => Err(Errno::BADF).at(Call::Protocol),
+        }
+    }
+
+    fn set(&mut self, slot: Slot, fd: OwnedFd) {
+        if let Some(place) = self.0.get_mut(usize::from(slot.0)) {
+            *place = fd.into_raw_fd();
+        }
+    }
+
+    /// The descriptor, which from now on belongs to the caller.
+    fn take(&mut self, slot: Slot) -> Option<OwnedFd> {
+        let place = self.0.get_mut(usize::from(slot.0))?;
+        let fd = std::mem::replace(place, EMPTY);
+        // SAFETY: the slot owned it, and is empty now.
+        (fd != EMPTY).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+}
+
+/// The state of the walk.
+struct Child<'a> {
+    program: &'a Program,
+    slots: Slots<'a>,
+    step: u32,
+    /// Whether the working directory is entered.
+    in_cwd: bool,
+    /// The candidate that was found executable.
+    found: usize,
+    /// A procfs that is nobody else's.
+    proc: Option<OwnedFd>,
+}
+
+/// Runs the program in the child, to execve or to the end of the process.
+///
+/// # Safety
+/// Only right after clone3 in the child, with a descriptor table of its own. Each slot that is not empty holds an open descriptor, 3 or higher.
+pub(crate) unsafe fn run(program: &Program, slots: &mut [RawFd]) -> ! {
+    // SAFETY: the process will execute or end; other threads of the host do not exist here.
+    unsafe {
+        reset_signal_handlers();
+        close_others(slots);
+    }
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let _ = longshore_linux::set_signal_mask(SignalMask::NONE);
+    let mut child = Child { program, slots: Slots(slots), step: 0, in_cwd: false, found: 0, proc: None };
+    for (i, step) in program.steps.iter().enumerate() {
+        child.step = i as u32;
+        if let Err(failure) = child.perform(&step.op) {
+            child.say(Message::Failed { step: i as u32, failure });
+            exit_now(code_of(failure));
+        }
+    }
+    exit_now(1)
+}
+
+/// What a shell exits with for a program that is not there or can't be executed.
+fn code_of(failure: Failure) -> u8 {
+    match (failure.call, failure.errno) {
+        (Call::Find | Call::Execute, Errno::NOENT) => 127,
+        (Call::Find | Call::Execute, _) => 126,
+        _ => 1,
+    }
+}
+
+/// Closes every descriptor that is in no slot: copies of the host's, among them pipe ends of other containers whose readers wait for
+/// their end.
+///
+/// # Safety
+/// As [`run`].
+pub(crate) unsafe fn close_others(slots: &[RawFd]) {
+    let mut from = 3;
+    // The next kept descriptor at or after `from`, until there is none: quadratic in a few, and without a sorted copy.
+    while let Some(kept) = slots.iter().copied().filter(|fd| *fd >= from).min() {
+        if kept > from {
+            // SAFETY: no slot is in the range, and nobody else runs in this process.
+            let _ = unsafe { close_range(from, kept - 1) };
+        }
+        from = kept + 1;
+    }
+    // SAFETY: as above.
+    let _ = unsafe { close_range(from, RawFd::MAX) };
+}
+
+impl Child<'_> {
+    fn perform(&mut self, op: &Op) -> Result<(), Failure> {
+        match op {
+            Op::Meet(rendezvous) => self.meet(*rendezvous),
+            Op::ParentDeathSignal(signal) => set_parent_death_signal(*signal).at(Call::Prctl),
+            Op::Undumpable => {
+                rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Call::Prctl)
+            }
+            Op::JoinCgroups(tasks) => self.join_cgroups(tasks),
+            Op::Unshare(kinds) => unshare(*kinds).at(Call::Unshare),
+            Op::SetNs { slot, kind } => set_namespace(self.slots.get(*slot)?, *kind).at(Call::SetNs),
+            Op::NewSession => rustix::process::setsid().map(drop).at(Call::Session),
+            Op::Terminal { rows, columns } => self.terminal(*rows, *columns),
+            Op::Stdio => self.stdio(),
+            Op::Hostname(name) => rustix::system::sethostname(name.to_bytes()).at(Call::Name),
+            Op::Domainname(name) => rustix::system::setdomainname(name.to_bytes()).at(Call::Name),
+            Op::Rlimit { resource, soft, hard } => set_rlimit(*resource, *soft, *hard).at(Call::Limit),
+            Op::NoNewPrivileges => rustix::thread::set_no_new_privs(true).at(Call::Prctl),
+            Op::Seccomp { filter, flags } => load_seccomp_filter(filter, *flags).map(drop).at(Call::Filter),
+            Op::FindProgram => self.find_program(),
+            Op::AwaitStart => self.await_start(),
+            Op::CloseOnExec { from } => close_on_exec_from(*from).at(Call::CloseRange),
+            Op::Execute => self.execute(),
+            op => match self.perform_identity(op) {
+                Some(done) => done,
+                None => self.perform_rootfs(op),
+            },
+        }
+    }
+
+    /// Reports; a host that is gone reads nothing, and there is nobody else to tell.
+    fn say(&self, message: Message) {
+        if let Ok(socket) = self.slots.get(Slot::REPORT) {
+            let _ = rustix::net::send(socket, &message.encode(), SendFlags::NOSIGNAL);
+        }
+    }
+
+    fn meet(&mut self, rendezvous: Rendezvous) -> Result<(), Failure> {
+        self.say(Message::AtStep(self.step));
+        let mut answer = [0u8; 1];
+        let socket = self.slots.get(Slot::REPORT)?;
+        let received = loop {
+            match rustix::net::recv(socket, &mut answer[..], RecvFlags::empty()) {
+                Err(Errno::INTR) => {}
+                received => break received.at(Call::Protocol)?.1,
+            }
+        };
+        // The end of the stream is a host that has died or given up.
+        if received != 1 || answer[0] != GO {
+            exit_now(1);
+        }
+        if rendezvous == Rendezvous::Created {
+            drop(self.slots.take(Slot::REPORT));
+        }
+        Ok(())
+    }
+
+    fn join_cgroups(&mut self, tasks: &[Slot]) -> Result<(), Failure> {
+        for slot in tasks {
+            let file = self.slots.take(*slot).ok_or(Errno::BADF).at(Call::Protocol)?;
+            rustix::io::write(&file, b"0").at(Call::Write)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a terminal in the container's own devpts, hands its master side over and takes the other.
+    fn terminal(&mut self, rows: u16, columns: u16) -> Result<(), Failure> {
+        let (master, slave) = rootfs::open_terminal(self.slots.get(Slot::ROOT)?, rows, columns)?;
+        let socket = self.slots.get(Slot::REPORT)?;
+        let fds = [master.as_fd()];
+        let mut space = [std::mem::MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+        let bytes = Message::Terminal.encode();
+        let message = [std::io::IoSlice::new(&bytes)];
+        rustix::net::sendmsg(socket, &message, &mut control, SendFlags::NOSIGNAL).at(Call::Protocol)?;
+        for slot in [Slot::STDIN, Slot::STDOUT] {
+            let copy = rustix::io::fcntl_dupfd_cloexec(&slave, 3).at(Call::Duplicate)?;
+            self.slots.set(slot, copy);
+        }
+        self.slots.set(Slot::STDERR, slave);
+        Ok(())
+    }
+
+    fn stdio(&mut self) -> Result<(), Failure> {
+        for (number, slot) in [Slot::STDIN, Slot::STDOUT, Slot::STDERR].into_iter().enumerate() {
+            let fd = self.slots.take(slot).ok_or(Errno::BADF).at(Call::Protocol)?;
+            // SAFETY: 0 to 2 are the host's, copied; no slot is below 3.
+            unsafe { duplicate_onto(std::os::fd::AsRawFd::as_raw_fd(&fd), number as RawFd) }.at(Call::Duplicate)?;
+        }
+        if self.program.terminal {
+            // SAFETY: the line above put the terminal there, and it stays.
+            let terminal = unsafe { BorrowedFd::borrow_raw(0) };
+            set_controlling_terminal(terminal).at(Call::Controlling)?;
+        }
+        Ok(())
+    }
+
+    fn find_program(&mut self) -> Result<(), Failure> {
+        let mut errno = Errno::NOENT;
+        for (i, candidate) in self.program.executable.candidates.iter().enumerate() {
+            match may_execute(candidate).and_then(|()| regular(candidate)) {
+                Ok(()) => {
+                    self.found = i;
+                    return Ok(());
+                }
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Err(other) => errno = other,
+            }
+        }
+        Err(errno).at(Call::Find)
+    }
+
+    /// Waits until somebody connects and says to start; what goes wrong from here on is told to him.
+    fn await_start(&mut self) -> Result<(), Failure> {
+        loop {
+            let listener = self.slots.get(Slot::START)?;
+            let connection = match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
+                Err(Errno::INTR | Errno::CONNABORTED) => continue,
+                answer => answer.at(Call::Accept)?,
+            };
+            let mut signal = [0u8; 1];
+            if matches!(rustix::net::recv(&connection, &mut signal[..], RecvFlags::empty()), Ok((_, 1))) && signal[0] == START {
+                drop(self.slots.take(Slot::START));
+                self.slots.set(Slot::REPORT, connection);
+                return Ok(());
+            }
+        }
+    }
+
+    fn execute(&mut self) -> Result<(), Failure> {
+        let executable = &self.program.executable;
+        let path = executable.candidates.get(self.found).ok_or(Errno::NOENT).at(Call::Execute)?;
+        Err(execve(path, &executable.args, &executable.env)).at(Call::Execute)
+    }
+
+    /// The mount that the host made for this source, if it did.
+    fn detached(&mut self, source: &Source) -> Result<Option<OwnedFd>, Failure> {
+        match source {
+            Source::Detached(slot) => self.slots.take(*slot).map(Some).ok_or(Errno::BADF).at(Call::Protocol),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// A directory may be "executable" too.
+fn regular(path: &std::ffi::CStr) -> Result<(), Errno> {
+    let stat = rustix::fs::stat(path)?;
+    match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
+        rustix::fs::FileType::RegularFile => Ok(()),
+        rustix::fs::FileType::Directory => Err(Errno::ISDIR),
+        _ => Err(Errno::ACCESS),
+    }
+}

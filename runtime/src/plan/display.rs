@@ -1,0 +1,203 @@
+use std::fmt;
+
+use longshore_linux::{AttrChange, Depth, MountAttr, Namespaces, Propagation};
+
+use super::op::{FsParam, HostInput, IdMaps, InRoot, Op, Program, Source};
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (_, input, field) in &self.inputs {
+            writeln!(f, "host   {input:<60} # {field}", input = input.to_string())?;
+        }
+        for (slot, kind) in &self.join_first {
+            writeln!(f, "join   {} (slot {})", Names(*kind), slot.0)?;
+        }
+        writeln!(f, "clone  {}", Names(self.unshare))?;
+        if let Some(maps) = &self.id_maps {
+            writeln!(f, "maps   {maps}")?;
+        }
+        for step in &self.steps {
+            writeln!(f, "child  {op:<60} # {field}", op = step.op.to_string(), field = step.field)?;
+        }
+        Ok(())
+    }
+}
+
+struct Names(Namespaces);
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.0.iter_names().map(|(name, _)| name.to_lowercase()).collect();
+        f.write_str(&names.join(" "))
+    }
+}
+
+impl fmt::Display for HostInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Namespace { path, kind } => write!(f, "open {} namespace {path:?}", Names(*kind)),
+            Self::Mount(source) => write!(f, "make {source}"),
+        }
+    }
+}
+
+impl fmt::Display for IdMaps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, map) in [("users", &self.users), (" groups", &self.groups)] {
+            f.write_str(name)?;
+            for m in map {
+                write!(f, " {}={}+{}", m.inside, m.outside, m.count)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for InRoot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.prefixes.last() {
+            Some(path) => write!(f, "/{}", path.to_string_lossy()),
+            None => f.write_str("/"),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fs { fs_type, params, fallback } => {
+                write!(f, "{}", fs_type.to_string_lossy())?;
+                for FsParam { key, value } in params {
+                    write!(f, " {}", key.to_string_lossy())?;
+                    if let Some(value) = value {
+                        write!(f, "={}", value.to_string_lossy())?;
+                    }
+                }
+                match fallback {
+                    Some(path) => write!(f, " or bind {path:?}"),
+                    None => Ok(()),
+                }
+            }
+            Self::Legacy { fs_type, source, data } => write!(
+                f,
+                "{} (by mount(2)) {} {}",
+                fs_type.to_string_lossy(),
+                source.to_string_lossy(),
+                data.to_string_lossy()
+            ),
+            Self::Bind { path, depth: Depth::Mount } => write!(f, "bind {path:?}"),
+            Self::Bind { path, depth: Depth::Tree } => write!(f, "rbind {path:?}"),
+            Self::Detached(slot) => write!(f, "slot {}", slot.0),
+        }
+    }
+}
+
+/// The attributes in mount(8)'s words.
+struct Change(AttrChange);
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, _) in (self.0.set - MountAttr::ATIME).iter_names().chain((self.0.set & MountAttr::ATIME).iter_names()) {
+            write!(f, " {}", name.to_lowercase())?;
+        }
+        for (name, _) in self.0.clear.iter_names() {
+            write!(f, " !{}", name.to_lowercase())?;
+        }
+        self.0.propagation.map_or(Ok(()), |p| write!(f, " {}", word(p)))
+    }
+}
+
+fn word(propagation: Propagation) -> &'static str {
+    match propagation {
+        Propagation::Unbindable => "unbindable",
+        Propagation::Private => "private",
+        Propagation::Slave => "slave",
+        Propagation::Shared => "shared",
+    }
+}
+
+fn slash(parent: &InRoot) -> String {
+    let parent = parent.to_string();
+    if parent == "/" { parent } else { parent + "/" }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Meet(rendezvous) => write!(f, "meet host: {}", format!("{rendezvous:?}").to_lowercase()),
+            Self::ParentDeathSignal(0) => f.write_str("outlive the host"),
+            Self::ParentDeathSignal(signal) => write!(f, "die with the host (signal {signal})"),
+            Self::OomScoreAdj(value) => write!(f, "oom-score {}", value.to_string_lossy()),
+            Self::Undumpable => f.write_str("undumpable"),
+            Self::BecomeRoot { .. } => f.write_str("become root of the user namespace"),
+            Self::JoinCgroups(slots) => write!(f, "join cgroups ({} hierarchies)", slots.len()),
+            Self::Unshare(kinds) => write!(f, "unshare {}", Names(*kinds)),
+            Self::SetNs { slot, kind } => write!(f, "join {} (slot {})", Names(*kind), slot.0),
+            Self::NewSession => f.write_str("new session"),
+            Self::Propagate(propagation) => write!(f, "make / r{}", word(*propagation)),
+            Self::Root { source, attr, .. } => write!(f, "root {source}{}", Change(*attr)),
+            Self::Mount(m) => {
+                write!(f, "mount {} on {}{}", m.source, m.at, Change(m.attr))?;
+                if m.tree_attr.is_empty() { Ok(()) } else { write!(f, " tree:{}", Change(m.tree_attr)) }
+            }
+            Self::Node(n) => write!(
+                f,
+                "node {}{} {:o} {}:{} owner {}:{}",
+                slash(&n.parent),
+                n.name.to_string_lossy(),
+                n.mode,
+                n.major,
+                n.minor,
+                n.uid,
+                n.gid
+            ),
+            Self::BindNode { host, at } => write!(f, "bind node {host:?} on {at}"),
+            Self::Symlink { parent, name, target } => {
+                write!(f, "link {}{} -> {}", slash(parent), name.to_string_lossy(), target.to_string_lossy())
+            }
+            Self::Terminal { rows, columns } => write!(f, "open terminal {rows}x{columns}"),
+            Self::Console(at) => write!(f, "bind terminal on {at}"),
+            Self::Stdio => f.write_str("place streams"),
+            other => other.fmt_later(f),
+        }
+    }
+}
+
+impl Op {
+    /// The operations from the finished root to the program.
+    fn fmt_later(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sysctl { name, value } => write!(f, "write {value:?} to proc {}", name.to_string_lossy()),
+            Self::Mask(at) => write!(f, "mask {at}"),
+            Self::ReadOnlyPath(at) => write!(f, "read-only {at}"),
+            Self::Directory(at) => write!(f, "directory {at}"),
+            Self::Close(at) => write!(f, "read-only mount {at}"),
+            Self::RootAttr { set, propagation, .. } => {
+                let change = AttrChange { set: *set, clear: MountAttr::empty(), propagation: *propagation };
+                write!(f, "root attributes{}", Change(change))
+            }
+            Self::PivotRoot => f.write_str("pivot root"),
+            Self::Hostname(name) => write!(f, "hostname {}", name.to_string_lossy()),
+            Self::Domainname(name) => write!(f, "domainname {}", name.to_string_lossy()),
+            Self::Rlimit { resource, soft, hard } => write!(f, "rlimit {resource} {soft} {hard}"),
+            Self::Umask(mask) => write!(f, "umask {mask:04o}"),
+            Self::Groups(gids) => write!(f, "groups {gids:?}"),
+            Self::User { uid, gid } => write!(f, "user {uid}:{gid}"),
+            Self::KeepCapabilities => f.write_str("keep capabilities"),
+            Self::Bounding { drop } => write!(f, "bounding set: drop {drop:?}"),
+            Self::Capabilities { sets, ambient } => write!(
+                f,
+                "capabilities effective {:#x} permitted {:#x} inheritable {:#x} ambient {ambient:#x}",
+                sets.effective, sets.permitted, sets.inheritable
+            ),
+            Self::NoNewPrivileges => f.write_str("no new privileges"),
+            Self::Chdir { path, when } => write!(f, "chdir {path:?} ({when:?})"),
+            Self::Seccomp { filter, flags } => write!(f, "seccomp {} instructions, flags {flags:#x}", filter.len()),
+            Self::FindProgram => f.write_str("find program"),
+            Self::AwaitStart => f.write_str("await start"),
+            Self::CloseOnExec { from } => write!(f, "close on exec from {from}"),
+            Self::Execute => f.write_str("execute"),
+            other => write!(f, "{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+use std::path::PathBuf;
+
+use crate::{Error, Result};
+
+/// What a plan has to know of the machine and of the calling process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HostFacts {
+    /// Effective user of the process.
+    pub uid: u32,
+    /// Effective group.
+    pub gid: u32,
+    /// Whether it may mount, make namespaces and set id maps as it likes (`CAP_SYS_ADMIN`).
+    pub privilege: Privilege,
+    /// The kernel's release, as (major, minor).
+    pub kernel: (u32, u32),
+    /// The highest capability that the kernel knows.
+    pub last_capability: u32,
+}
+
+/// What the calling process may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Privilege {
+    /// All that a container needs.
+    Full,
+    /// Only what a user namespace of its own gives.
+    None,
+}
+
+impl HostFacts {
+    /// Asks this machine.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the kernel does not tell its release or the process's capabilities.
+    pub fn gather() -> Result<Self> {
+        const CAP_SYS_ADMIN: u64 = 1 << 21;
+        let capabilities = longshore_linux::capabilities().map_err(|e| Error::Io {
+            action: "read the process's own capabilities".into(),
+            source: e.into(),
+        })?;
+        let uname = rustix::system::uname();
+        Ok(Self {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            privilege: if capabilities.effective & CAP_SYS_ADMIN != 0 {
+                Privilege::Full
+            } else {
+                Privilege::None
+            },
+            kernel: parse_release(&uname.release().to_string_lossy()),
+            last_capability: std::fs::read_to_string("/proc/sys/kernel/cap_last_cap")
+                .ok()
+                .and_then(|s| s.trim().parse().ok())
+                .unwrap_or(40),
+        })
+    }
+}
+
+fn parse_release(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// What a plan is made for, besides the spec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PlanOptions {
+    /// The bundle's directory, absolute: relative paths of the spec start there.
+    pub bundle: PathBuf,
+    /// What makes up the root filesystem; empty when `root.path` is ready.
+    pub rootfs: Vec<longshore_linux::Mount>,
+    /// Whether the container dies with the host.
+    pub lifetime: crate::Lifetime,
+}
+
+impl PlanOptions {
+    /// A tied container of a bundle whose root is ready.
+    pub fn new(bundle: impl Into<PathBuf>) -> Self {
+        Self {
+            bundle: bundle.into(),
+            rootfs: Vec::new(),
+            lifetime: crate::Lifetime::Tied,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_is_its_first_two_numbers() {
+        assert_eq!(parse_release("6.18.44-fc-v782"), (6, 18));
+        assert_eq!(parse_release("6.1"), (6, 1));
+        assert_eq!(parse_release(""), (0, 0));
+    }
+}

@@ -1,0 +1,242 @@
+//! Compiles a runtime spec into a [`Program`]: a pure function of the spec, the facts of the host and the options.
+
+mod cgroups;
+mod check;
+mod devices;
+mod display;
+mod facts;
+mod mounts;
+mod namespaces;
+pub(crate) mod op;
+mod options;
+pub(crate) mod paths;
+mod process;
+
+use longshore_linux::{Depth, MountAttr, Namespaces, Propagation};
+use oci_spec::runtime::Spec;
+
+pub use facts::{HostFacts, PlanOptions, Privilege};
+use namespaces::NamespacePlan;
+use op::{HostInput, IdMaps, Op, Rendezvous, Slot, Step};
+pub use op::Program;
+use paths::{cstring, in_root, invalid};
+
+use crate::Result;
+use crate::seccomp::{self, Arch, Filter};
+
+const SIGKILL: i32 = 9;
+
+/// Compiles a spec: validates all of it, decides everything, lays every string out. Touches nothing.
+///
+/// # Errors
+/// [`InvalidSpec`](crate::Error::InvalidSpec) and [`Unsupported`](crate::Error::Unsupported), with the field.
+pub fn plan(spec: &Spec, facts: &HostFacts, options: &PlanOptions) -> Result<Program> {
+    check::check(spec)?;
+    let mut builder = Builder::new(facts, options);
+    let process = spec.process().as_ref().ok_or_else(|| invalid("process", "it is missing"))?;
+    let executable = process::executable("process", process)?;
+    builder.terminal = process.terminal().unwrap_or(false);
+    builder.namespaces(spec.linux().as_ref())?;
+    builder.seccomp(spec)?;
+    builder.arrive(spec)?;
+    builder.root(spec)?;
+    builder.mounts(spec)?;
+    builder.devices(spec)?;
+    builder.streams(spec)?;
+    builder.step("hooks", Op::Meet(Rendezvous::Hooks));
+    builder.close_root(spec)?;
+    builder.process("process", process)?;
+    Ok(builder.finish(executable))
+}
+
+/// A program in the making.
+struct Builder<'a> {
+    facts: &'a HostFacts,
+    options: &'a PlanOptions,
+    namespaces: NamespacePlan,
+    id_maps: Option<IdMaps>,
+    join_first: Vec<(Slot, Namespaces)>,
+    inputs: Vec<(Slot, HostInput, String)>,
+    slots: u16,
+    steps: Vec<Step>,
+    root_propagation: Option<Propagation>,
+    read_only_dev: Option<String>,
+    fresh_dev: bool,
+    terminal: bool,
+    seccomp: Option<Op>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(facts: &'a HostFacts, options: &'a PlanOptions) -> Self {
+        Self {
+            facts,
+            options,
+            namespaces: NamespacePlan::default(),
+            id_maps: None,
+            join_first: Vec::new(),
+            inputs: Vec::new(),
+            slots: Slot::FIRST_FREE,
+            steps: Vec::new(),
+            root_propagation: None,
+            read_only_dev: None,
+            fresh_dev: false,
+            terminal: false,
+            seccomp: None,
+        }
+    }
+
+    fn step(&mut self, field: &str, op: Op) {
+        self.steps.push(Step { field: field.to_owned(), op });
+    }
+
+    /// A slot that the host fills before the clone.
+    fn input(&mut self, input: HostInput, field: &str) -> Slot {
+        let slot = Slot(self.slots);
+        self.slots += 1;
+        self.inputs.push((slot, input, field.to_owned()));
+        slot
+    }
+
+    fn seccomp(&mut self, spec: &Spec) -> Result<()> {
+        let Some(profile) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) else {
+            return Ok(());
+        };
+        let listener = [
+            ("linux.seccomp.listenerPath", profile.listener_path().is_some()),
+            ("linux.seccomp.listenerMetadata", profile.listener_metadata().is_some()),
+        ];
+        check::refuse(&listener, "the actions of a listener are not supported")?;
+        let native = Arch::native()
+            .ok_or_else(|| paths::unsupported("linux.seccomp", "the filter compiler does not know this machine's ABI"))?;
+        let Filter { instructions, flags } = seccomp::compile(profile, native)?;
+        self.seccomp = Some(Op::Seccomp { filter: instructions, flags: flags.into() });
+        Ok(())
+    }
+
+    /// From the clone to a child that is in its namespaces, alone and named.
+    fn arrive(&mut self, spec: &Spec) -> Result<()> {
+        self.step("process", Op::ParentDeathSignal(SIGKILL));
+        self.step("linux.uidMappings", Op::Meet(Rendezvous::Placed));
+        if let Some(adjust) = spec.process().as_ref().and_then(|p| p.oom_score_adj()) {
+            if !(-1000..=1000).contains(&adjust) {
+                return Err(invalid("process.oomScoreAdj", format!("{adjust} is not from -1000 to 1000")));
+            }
+            self.step("process.oomScoreAdj", Op::OomScoreAdj(cstring("process.oomScoreAdj", adjust.to_string())?));
+        }
+        self.enter_namespaces();
+        self.step("process", Op::Undumpable);
+        self.step("process", Op::NewSession);
+        for (field, name, op) in [
+            ("hostname", spec.hostname(), Op::Hostname as fn(_) -> _),
+            ("domainname", spec.domainname(), Op::Domainname as fn(_) -> _),
+        ] {
+            let Some(name) = name.as_ref().filter(|n| !n.is_empty()) else { continue };
+            if !self.namespaces.has(Namespaces::UTS) {
+                return Err(invalid(field, "it needs a UTS namespace in linux.namespaces"));
+            }
+            if name.len() > 64 {
+                return Err(invalid(field, "it is longer than 64 bytes"));
+            }
+            self.step(field, op(cstring(field, name.as_str())?));
+        }
+        Ok(())
+    }
+
+    fn streams(&mut self, spec: &Spec) -> Result<()> {
+        if self.terminal {
+            let size = spec.process().as_ref().and_then(|p| p.console_size());
+            let bounded = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
+            let (rows, columns) = size.map_or((0, 0), |s| (bounded(s.height()), bounded(s.width())));
+            self.step("process.terminal", Op::Terminal { rows, columns });
+            let at = in_root("process.terminal", std::path::Path::new("/dev/console"))?;
+            self.step("process.terminal", Op::Console(at));
+        }
+        self.step("process", Op::Stdio);
+        Ok(())
+    }
+
+    /// Closes what the container must not write or see, and makes the root the root.
+    fn close_root(&mut self, spec: &Spec) -> Result<()> {
+        let linux = spec.linux().as_ref();
+        let cwd = spec.process().as_ref().map(|p| p.cwd().clone()).unwrap_or_default();
+        self.step("process.cwd", Op::Directory(in_root("process.cwd", &cwd)?));
+        let mut sysctls: Vec<_> = linux.and_then(|l| l.sysctl().as_ref()).into_iter().flatten().collect();
+        sysctls.sort();
+        for (name, value) in sysctls {
+            self.sysctl(name, value)?;
+        }
+        if let Some(field) = self.read_only_dev.take() {
+            let at = in_root(&field, std::path::Path::new("/dev"))?;
+            self.step(&field, Op::Close(at));
+        }
+        for (i, path) in linux.and_then(|l| l.readonly_paths().as_ref()).into_iter().flatten().enumerate() {
+            let field = format!("linux.readonlyPaths[{i}]");
+            let at = in_root(&field, path.as_ref())?;
+            self.step(&field, Op::ReadOnlyPath(at));
+        }
+        for (i, path) in linux.and_then(|l| l.masked_paths().as_ref()).into_iter().flatten().enumerate() {
+            let field = format!("linux.maskedPaths[{i}]");
+            let at = in_root(&field, path.as_ref())?;
+            self.step(&field, Op::Mask(at));
+        }
+        if spec.root().as_ref().and_then(|r| r.readonly()).unwrap_or(false) {
+            self.step("root.readonly", Op::RootAttr { set: MountAttr::RDONLY, propagation: None, depth: Depth::Mount });
+        }
+        self.step("root.path", Op::PivotRoot);
+        if let Some(propagation) = self.root_propagation {
+            let set = MountAttr::empty();
+            let op = Op::RootAttr { set, propagation: Some(propagation), depth: Depth::Mount };
+            self.step("linux.rootfsPropagation", op);
+        }
+        Ok(())
+    }
+
+    fn sysctl(&mut self, name: &str, value: &str) -> Result<()> {
+        let field = format!("linux.sysctl.{name}");
+        let (namespace, needed) = match name.split('.').next().unwrap_or_default() {
+            "net" => (Namespaces::NETWORK, "network"),
+            "fs" if name.starts_with("fs.mqueue.") => (Namespaces::IPC, "ipc"),
+            "kernel" if name == "kernel.domainname" || name == "kernel.hostname" => (Namespaces::UTS, "uts"),
+            "kernel" if is_ipc_sysctl(name) => (Namespaces::IPC, "ipc"),
+            _ => return Err(invalid(field, "it is not of a namespace, and would change the host")),
+        };
+        if !self.namespaces.has(namespace) {
+            return Err(invalid(field, format!("it needs a {needed} namespace in linux.namespaces")));
+        }
+        // A dot divides; a slash in the name stands for a dot of the file's name, as sysctl(8) has it.
+        let path: String = name.chars().map(|c| match c { '.' => '/', '/' => '.', c => c }).collect();
+        if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
+            return Err(invalid(field, "it is not the name of a sysctl"));
+        }
+        let op = Op::Sysctl { name: cstring(&field, format!("sys/{path}"))?, value: cstring(&field, value)? };
+        self.step(&field, op);
+        Ok(())
+    }
+
+    fn finish(self, executable: op::Executable) -> Program {
+        Program {
+            unshare: self.namespaces.new - Namespaces::CGROUP,
+            join_first: self.join_first,
+            id_maps: self.id_maps,
+            inputs: self.inputs,
+            slots: self.slots,
+            steps: self.steps,
+            executable,
+            terminal: self.terminal,
+        }
+    }
+}
+
+fn is_ipc_sysctl(name: &str) -> bool {
+    const NAMES: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    NAMES.contains(&name)
+}

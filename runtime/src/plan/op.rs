@@ -1,0 +1,235 @@
+use std::ffi::{CStr, CString};
+
+use longshore_linux::{AttrChange, CStringArray, CapabilitySets, Depth, MountAttr, Namespaces, Propagation, SockFilter};
+
+/// A place for a descriptor that the program works with: filled by the host before the clone, or by an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Slot(pub(crate) u16);
+
+impl Slot {
+    /// The socket on which the child reports.
+    pub(crate) const REPORT: Self = Self(0);
+    /// The listening socket on which the start signal comes.
+    pub(crate) const START: Self = Self(1);
+    pub(crate) const STDIN: Self = Self(2);
+    pub(crate) const STDOUT: Self = Self(3);
+    pub(crate) const STDERR: Self = Self(4);
+    /// The root being assembled.
+    pub(crate) const ROOT: Self = Self(5);
+    /// The host's `/dev/null`, for masking.
+    pub(crate) const NULL: Self = Self(6);
+    /// The first one that the plan hands out.
+    pub(crate) const FIRST_FREE: u16 = 7;
+}
+
+/// A path inside the root being assembled, laid out for descriptor-wise resolution: it never leaves the root, whatever symlinks are
+/// in the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InRoot {
+    /// Its components, without `.`, `..` and empty ones.
+    pub(crate) names: Vec<CString>,
+    /// The paths of its ancestors and itself, relative to the root: `a`, `a/b`, ...
+    pub(crate) prefixes: Vec<CString>,
+}
+
+impl InRoot {
+    /// The whole path, relative to the root; `.` for the root itself.
+    pub(crate) fn whole(&self) -> &CStr {
+        self.prefixes.last().map_or(c".", |p| p.as_c_str())
+    }
+}
+
+/// A parameter of a filesystem: a flag when it has no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FsParam {
+    pub(crate) key: CString,
+    pub(crate) value: Option<CString>,
+}
+
+/// Where a mount comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A new instance of a filesystem, by the mount API.
+    Fs {
+        fs_type: CString,
+        params: Vec<FsParam>,
+        /// What to bind recursively instead when the kernel does not let this user namespace mount the filesystem.
+        fallback: Option<CString>,
+    },
+    /// The same by mount(2), for kernels whose mount API can't take the parameters.
+    Legacy {
+        fs_type: CString,
+        source: CString,
+        data: CString,
+    },
+    /// A file or tree of the host.
+    Bind { path: CString, depth: Depth },
+    /// A detached mount that the host made.
+    Detached(Slot),
+}
+
+/// What a missing mount point becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Directory,
+    /// A directory or a file, whichever the source is.
+    LikeSource,
+}
+
+/// One mount into the root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MountOp {
+    pub(crate) source: Source,
+    pub(crate) attr: AttrChange,
+    /// Changes of all mounts below too (`rro` and its kin, `rslave`).
+    pub(crate) tree_attr: AttrChange,
+    pub(crate) at: InRoot,
+    pub(crate) target: Target,
+}
+
+/// When the child waits for the host to do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rendezvous {
+    /// The host has placed the child: id maps are written.
+    Placed,
+    /// The host runs the hooks of the runtime namespace.
+    Hooks,
+    /// The container is created: the host has written its state.
+    Created,
+}
+
+/// When the working directory is entered: root may where the user may not, and the other way round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    BeforeUser,
+    AsUser,
+}
+
+/// One operation of the child. What each does is in [`crate::init`]; all of its strings are laid out here.
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    /// Report, and wait for the host.
+    Meet(Rendezvous),
+    /// Die when the host does (the thread that cloned), or live on.
+    ParentDeathSignal(i32),
+    OomScoreAdj(CString),
+    /// Nothing in a shared PID namespace may trace us or look through our descriptors.
+    Undumpable,
+    /// Become root of the new user namespace.
+    BecomeRoot { groups: bool },
+    /// Write `0` into each tasks file: the caller moves itself.
+    JoinCgroups(Vec<Slot>),
+    Unshare(Namespaces),
+    SetNs { slot: Slot, kind: Namespaces },
+    NewSession,
+    /// Change the propagation of the whole tree that was inherited.
+    Propagate(Propagation),
+    /// Make the root's mount and put it over `/`.
+    Root { source: Source, attr: AttrChange, tree_attr: AttrChange },
+    Mount(Box<MountOp>),
+    Node(Box<NodeOp>),
+    /// A host's device node bound, where mknod(2) is not allowed.
+    BindNode { host: CString, at: InRoot },
+    /// A symlink, unless something is there.
+    Symlink { parent: InRoot, name: CString, target: CString },
+    /// Open a terminal in the container's devpts and send its master side to the host.
+    Terminal { rows: u16, columns: u16 },
+    /// Bind the terminal over `/dev/console`.
+    Console(InRoot),
+    Stdio,
+    Sysctl { name: CString, value: CString },
+    Mask(InRoot),
+    ReadOnlyPath(InRoot),
+    /// Attributes of the finished root.
+    RootAttr { set: MountAttr, propagation: Option<Propagation>, depth: Depth },
+    /// Make a directory unless it is there.
+    Directory(InRoot),
+    /// Make the mount at a place read-only.
+    Close(InRoot),
+    PivotRoot,
+    Hostname(CString),
+    Domainname(CString),
+    Rlimit { resource: u32, soft: u64, hard: u64 },
+    Umask(u32),
+    Groups(Vec<u32>),
+    User { uid: u32, gid: u32 },
+    KeepCapabilities,
+    Bounding { drop: Vec<u32> },
+    Capabilities { sets: CapabilitySets, ambient: u64 },
+    NoNewPrivileges,
+    Chdir { path: CString, when: When },
+    Seccomp { filter: Box<[SockFilter]>, flags: u64 },
+    FindProgram,
+    AwaitStart,
+    CloseOnExec { from: i32 },
+    Execute,
+}
+
+/// A device node, FIFO or file to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeOp {
+    pub(crate) parent: InRoot,
+    pub(crate) name: CString,
+    /// Type and permissions.
+    pub(crate) mode: u32,
+    pub(crate) major: u32,
+    pub(crate) minor: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// An operation and the spec's field that asked for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) field: String,
+    pub(crate) op: Op,
+}
+
+/// What the host opens before the clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum HostInput {
+    /// A namespace to join.
+    Namespace { path: CString, kind: Namespaces },
+    /// A mount that the host makes, because the child's user namespace may not.
+    Mount(Source),
+}
+
+/// The program's file and arguments.
+#[derive(Clone, Debug)]
+pub(crate) struct Executable {
+    /// The files to try, in order.
+    pub(crate) candidates: Vec<CString>,
+    pub(crate) args: CStringArray,
+    pub(crate) env: CStringArray,
+}
+
+/// A range of ids for a user namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IdMapping {
+    pub(crate) inside: u32,
+    pub(crate) outside: u32,
+    pub(crate) count: u32,
+}
+
+/// Id maps of a new user namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct IdMaps {
+    pub(crate) users: Vec<IdMapping>,
+    pub(crate) groups: Vec<IdMapping>,
+}
+
+/// A compiled container: everything that its start will do, decided and laid out. `Display` prints it for a person.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// New namespaces, all made by the clone.
+    pub(crate) unshare: Namespaces,
+    /// Joined before the clone by a process of its own, because only its children enter (PID), or because the privilege is lost
+    /// afterwards (a new user namespace).
+    pub(crate) join_first: Vec<(Slot, Namespaces)>,
+    pub(crate) id_maps: Option<IdMaps>,
+    pub(crate) inputs: Vec<(Slot, HostInput, String)>,
+    pub(crate) slots: u16,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) executable: Executable,
+    pub(crate) terminal: bool,
+}

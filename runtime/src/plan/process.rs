@@ -1,0 +1,267 @@
+use std::collections::BTreeSet;
+
+use longshore_linux::{CStringArray, CapabilitySets};
+use oci_spec::runtime::{Capabilities, LinuxCapabilities, PosixRlimitType, Process};
+
+use super::Builder;
+use super::check::check_process;
+use super::op::{Executable, Op, Rendezvous, When};
+use super::paths::{cpath, cstring, invalid};
+use crate::{Lifetime, Result};
+
+/// Where programs are when the environment has no `PATH`.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+const SIGKILL: i32 = 9;
+
+/// Capabilities by number, as capabilities(7) names them.
+const CAPABILITIES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// The program and what surrounds it.
+pub(super) fn executable(field: &str, process: &Process) -> Result<Executable> {
+    let args = process.args().as_deref().unwrap_or_default();
+    let Some(program) = args.first() else {
+        return Err(invalid(format!("{field}.args"), "there is no program to run"));
+    };
+    let mut strings = Vec::with_capacity(args.len());
+    for (i, arg) in args.iter().enumerate() {
+        strings.push(cstring(&format!("{field}.args[{i}]"), arg.as_str())?);
+    }
+    let env = process.env().as_deref().unwrap_or_default();
+    let mut variables = Vec::with_capacity(env.len());
+    for (i, variable) in env.iter().enumerate() {
+        let field = format!("{field}.env[{i}]");
+        if variable.find('=').is_none_or(|at| at == 0) {
+            return Err(invalid(field, format!("'{variable}' is not NAME=value")));
+        }
+        variables.push(cstring(&field, variable.as_str())?);
+    }
+    let path = env.iter().rev().find_map(|v| v.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
+    let args_field = format!("{field}.args[0]");
+    let candidates = if program.contains('/') {
+        vec![cstring(&args_field, program.as_str())?]
+    } else {
+        path.split(':')
+            .filter(|dir| dir.starts_with('/'))
+            .map(|dir| cstring(&args_field, format!("{}/{program}", dir.trim_end_matches('/'))))
+            .collect::<Result<_>>()?
+    };
+    Ok(Executable { candidates, args: CStringArray::new(strings), env: CStringArray::new(variables) })
+}
+
+/// The capabilities of a process, as bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct AllSets {
+    bounding: u64,
+    sets: CapabilitySets,
+    ambient: u64,
+}
+
+fn bits(field: &str, set: Option<&Capabilities>, last: u32) -> Result<u64> {
+    let mut bits = 0;
+    for capability in set.into_iter().flatten() {
+        let name = capability.to_string();
+        let name = name.trim_start_matches("CAP_");
+        match CAPABILITIES.iter().position(|c| *c == name) {
+            Some(number) if number as u32 <= last => bits |= 1u64 << number,
+            _ => return Err(invalid(field, format!("this kernel has no capability CAP_{name}"))),
+        }
+    }
+    Ok(bits)
+}
+
+fn all_sets(field: &str, capabilities: Option<&LinuxCapabilities>, last: u32) -> Result<AllSets> {
+    let Some(caps) = capabilities else {
+        return Ok(AllSets::default());
+    };
+    let read = |name: &str, set: &Option<Capabilities>| bits(&format!("{field}.{name}"), set.as_ref(), last);
+    let all = AllSets {
+        bounding: read("bounding", caps.bounding())?,
+        sets: CapabilitySets {
+            effective: read("effective", caps.effective())?,
+            permitted: read("permitted", caps.permitted())?,
+            inheritable: read("inheritable", caps.inheritable())?,
+        },
+        ambient: read("ambient", caps.ambient())?,
+    };
+    if all.sets.effective & !all.sets.permitted != 0 {
+        return Err(invalid(format!("{field}.effective"), "it has capabilities that are not in permitted"));
+    }
+    Ok(AllSets {
+        // As runc does: what is not inheritable and permitted can't be ambient.
+        ambient: all.ambient & all.sets.inheritable & all.sets.permitted,
+        ..all
+    })
+}
+
+impl Builder<'_> {
+    /// From root in the container to the program: limits, identity, privileges, in the order that each needs the ones before.
+    pub(super) fn process(&mut self, field: &str, process: &Process) -> Result<()> {
+        check_process(field, process)?;
+        self.limits(field, process)?;
+        let caps_field = format!("{field}.capabilities");
+        let caps = all_sets(&caps_field, process.capabilities().as_ref(), self.facts.last_capability)?;
+        let no_new_privileges = process.no_new_privileges().unwrap_or(false);
+        let cwd = process.cwd();
+        if !cwd.is_absolute() {
+            return Err(invalid(format!("{field}.cwd"), format!("'{}' is not an absolute path", cwd.display())));
+        }
+        let cwd_field = format!("{field}.cwd");
+        let cwd = cpath(&cwd_field, cwd)?;
+        let drop = (0..=self.facts.last_capability).filter(|n| caps.bounding & (1 << n) == 0).collect();
+        self.step(&format!("{caps_field}.bounding"), Op::Bounding { drop });
+        self.step(&cwd_field, Op::Chdir { path: cwd.clone(), when: When::BeforeUser });
+        self.identity(field, process)?;
+        self.step(&cwd_field, Op::Chdir { path: cwd, when: When::AsUser });
+        self.step(&caps_field, Op::Undumpable);
+        self.step(field, Op::ParentDeathSignal(SIGKILL));
+        if no_new_privileges {
+            self.step(&format!("{field}.noNewPrivileges"), Op::NoNewPrivileges);
+        }
+        let filter = self.seccomp.take();
+        let last = Op::Capabilities { sets: caps.sets, ambient: caps.ambient };
+        // Without no_new_privs a filter needs CAP_SYS_ADMIN to load, which is then given up last.
+        let late = filter.is_some() && !no_new_privileges;
+        if !late {
+            self.step(&caps_field, last.clone());
+        }
+        self.step(&format!("{field}.args"), Op::FindProgram);
+        self.step(field, Op::Meet(Rendezvous::Created));
+        if self.options.lifetime == Lifetime::Detached {
+            self.step(field, Op::ParentDeathSignal(0));
+        }
+        self.step(field, Op::AwaitStart);
+        self.step(field, Op::CloseOnExec { from: 3 });
+        if late {
+            let sets = CapabilitySets { effective: CAP_SYS_ADMIN, permitted: CAP_SYS_ADMIN | caps.sets.permitted, ..caps.sets };
+            self.step("linux.seccomp", Op::Capabilities { sets, ambient: 0 });
+        }
+        if let Some(op) = filter {
+            self.step("linux.seccomp", op);
+        }
+        if late {
+            self.step(&caps_field, last);
+        }
+        self.step(&format!("{field}.args"), Op::Execute);
+        Ok(())
+    }
+
+    fn limits(&mut self, field: &str, process: &Process) -> Result<()> {
+        let mut seen = BTreeSet::new();
+        for (i, limit) in process.rlimits().iter().flatten().enumerate() {
+            let field = format!("{field}.rlimits[{i}]");
+            let resource = rlimit_number(limit.typ());
+            if !seen.insert(resource) {
+                return Err(invalid(field, format!("{} is listed twice", limit.typ())));
+            }
+            if limit.soft() > limit.hard() {
+                return Err(invalid(field, "the soft limit is above the hard one"));
+            }
+            self.step(&field, Op::Rlimit { resource, soft: limit.soft(), hard: limit.hard() });
+        }
+        Ok(())
+    }
+
+    fn identity(&mut self, field: &str, process: &Process) -> Result<()> {
+        let user = process.user();
+        let user_field = format!("{field}.user");
+        if let Some(maps) = &self.id_maps {
+            if !maps.users.iter().any(|m| m.covers(user.uid())) {
+                return Err(invalid(format!("{user_field}.uid"), format!("{} is not in linux.uidMappings", user.uid())));
+            }
+            if !maps.groups.iter().any(|m| m.covers(user.gid())) {
+                return Err(invalid(format!("{user_field}.gid"), format!("{} is not in linux.gidMappings", user.gid())));
+            }
+        }
+        let groups = user.additional_gids().clone().unwrap_or_default();
+        if self.may_set_groups() {
+            self.step(&format!("{user_field}.additionalGids"), Op::Groups(groups));
+        } else if !groups.is_empty() {
+            return Err(super::paths::unsupported(
+                format!("{user_field}.additionalGids"),
+                "a user namespace with one mapping, made by an ordinary user, can't set groups",
+            ));
+        }
+        self.step(&user_field, Op::KeepCapabilities);
+        self.step(&user_field, Op::User { uid: user.uid(), gid: user.gid() });
+        self.step(&user_field, Op::Umask(user.umask().unwrap_or(0o022)));
+        Ok(())
+    }
+}
+
+fn rlimit_number(resource: PosixRlimitType) -> u32 {
+    use PosixRlimitType as R;
+    match resource {
+        R::RlimitCpu => 0,
+        R::RlimitFsize => 1,
+        R::RlimitData => 2,
+        R::RlimitStack => 3,
+        R::RlimitCore => 4,
+        R::RlimitRss => 5,
+        R::RlimitNproc => 6,
+        R::RlimitNofile => 7,
+        R::RlimitMemlock => 8,
+        R::RlimitAs => 9,
+        R::RlimitLocks => 10,
+        R::RlimitSigpending => 11,
+        R::RlimitMsgqueue => 12,
+        R::RlimitNice => 13,
+        R::RlimitRtprio => 14,
+        R::RlimitRttime => 15,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::Capability;
+
+    #[test]
+    fn every_capability_of_the_vocabulary_has_its_number() {
+        let set: Capabilities = [Capability::Chown, Capability::SysAdmin, Capability::CheckpointRestore].into();
+        assert_eq!(bits("f", Some(&set), 40).expect("known"), 1 | CAP_SYS_ADMIN | 1 << 40);
+        assert!(bits("f", Some(&set), 39).is_err(), "an older kernel does not know the last one");
+    }
+}
