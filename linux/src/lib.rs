@@ -30,7 +30,8 @@ pub use pidfd::{Exit, has_ended, reap, send_signal};
 pub use process::{
     CStringArray, CapabilitySets, capabilities, close_on_exec_from, close_range, drop_bounding_capability,
     duplicate_onto, execve, exit_now, load_seccomp_filter, may_execute, set_ambient_capabilities, set_capabilities,
-    set_controlling_terminal, set_group, set_groups, set_namespace, set_parent_death_signal, set_rlimit, set_user, unshare, verify_cwd_inside_root,
+    set_controlling_terminal, set_group, set_groups, set_namespace, set_parent_death_signal, set_rlimit, set_user,
+    unshare, verify_cwd_inside_root,
 };
 pub use rustix::io::Errno;
 pub use signal::{SignalMask, reset_signal_handlers, set_signal_mask};

@@ -270,7 +270,15 @@ pub fn verify_cwd_inside_root() -> Result<(), Errno> {
 /// `ENOENT`, `EACCES`, `ENOSYS` before Linux 5.8.
 pub fn may_execute(path: &CStr) -> Result<(), Errno> {
     // SAFETY: the path ends in a null and outlives the call.
-    unsafe { syscall!(libc::SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) }?;
+    unsafe {
+        syscall!(
+            libc::SYS_faccessat2,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::X_OK,
+            libc::AT_EACCESS
+        )
+    }?;
     Ok(())
 }
 

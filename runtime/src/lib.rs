@@ -4,9 +4,11 @@
 
 mod error;
 mod executor;
+mod host;
 mod id;
 mod init;
 mod io;
+mod local;
 mod plan;
 mod stats;
 
@@ -17,6 +19,7 @@ pub use executor::{
     CreateRequest, DeleteMode, ExecRequest, Executor, ExitStatus, KillScope, Lifetime, ProcessId, State, Status,
 };
 pub use id::ContainerId;
-pub use io::{Io, Stdio, Streams};
+pub use io::{Drained, Io, OutputGuard, PipeEnds, Stdio, Streams, Terminal};
+pub use local::LinuxExecutor;
 pub use plan::{HostFacts, PlanOptions, Privilege, Program, plan};
 pub use stats::{CpuStats, IoStats, MemoryStats, PidsStats, Pressure, PressureLine, Stats};

@@ -20,11 +20,14 @@ impl Child<'_> {
                 Ok(())
             }
             Op::Groups(gids) => set_groups(gids).at(Call::SetGroups),
-            Op::User { uid, gid } => {
-                set_group(*gid).at(Call::SetGroup).and_then(|()| set_user(*uid).at(Call::SetUser))
-            }
+            Op::User { uid, gid } => set_group(*gid)
+                .at(Call::SetGroup)
+                .and_then(|()| set_user(*uid).at(Call::SetUser)),
             Op::KeepCapabilities => rustix::thread::set_keep_capabilities(true).at(Call::Prctl),
-            Op::Bounding { drop } => drop.iter().try_for_each(|n| drop_bounding_capability(*n)).at(Call::Bounding),
+            Op::Bounding { drop } => drop
+                .iter()
+                .try_for_each(|n| drop_bounding_capability(*n))
+                .at(Call::Bounding),
             Op::Capabilities { sets, ambient } => set_capabilities(*sets)
                 .at(Call::Capabilities)
                 .and_then(|()| set_ambient_capabilities(*ambient).at(Call::Ambient)),

@@ -13,8 +13,9 @@ mod rootfs;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use longshore_linux::{
-    SignalMask, close_on_exec_from, close_range, duplicate_onto, execve, exit_now, load_seccomp_filter, may_execute,
-    reset_signal_handlers, set_controlling_terminal, set_namespace, set_parent_death_signal, set_rlimit, unshare,
+    ChildOf, CloneOptions, Cloned, SignalMask, clone3, close_on_exec_from, close_range, duplicate_onto, execve,
+    exit_now, load_seccomp_filter, may_execute, reset_signal_handlers, set_controlling_terminal, set_namespace,
+    set_parent_death_signal, set_rlimit, unshare,
 };
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags};
@@ -28,8 +29,19 @@ use report::{At, Call, Failure, Message};
 pub(crate) const EMPTY: RawFd = -1;
 /// The host's answer that lets the child go on.
 pub(crate) const GO: u8 = b'g';
+/// The number of the step in which the helper joins namespaces.
+pub(crate) const HELPER_STEP: u32 = u32::MAX;
 /// The start signal.
 pub(crate) const START: u8 = b's';
+
+/// Who cloned the child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ancestor {
+    /// The host itself.
+    Host,
+    /// A helper that first joined namespaces.
+    Helper,
+}
 
 /// The child's view of its descriptors.
 #[derive(Debug)]
@@ -42,6 +54,20 @@ impl Slots<'_> {
             Some(&fd) if fd != EMPTY => Ok(unsafe { BorrowedFd::borrow_raw(fd) }),
             _ => Err(Errno::BADF).at(Call::Protocol),
         }
+    }
+
+    /// Sends a message and a descriptor with it.
+    fn send(&self, message: Message, fd: BorrowedFd<'_>) -> Result<(), Failure> {
+        let socket = self.get(Slot::REPORT)?;
+        let fds = [fd];
+        let mut space = [std::mem::MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+        let bytes = message.encode();
+        let parts = [std::io::IoSlice::new(&bytes)];
+        rustix::net::sendmsg(socket, &parts, &mut control, SendFlags::NOSIGNAL)
+            .map(drop)
+            .at(Call::Protocol)
     }
 
     fn set(&mut self, slot: Slot, fd: OwnedFd) {
@@ -84,15 +110,67 @@ pub(crate) unsafe fn run(program: &Program, slots: &mut [RawFd]) -> ! {
     }
     rustix::process::umask(rustix::fs::Mode::empty());
     let _ = longshore_linux::set_signal_mask(SignalMask::NONE);
-    let mut child = Child { program, slots: Slots(slots), step: 0, in_cwd: false, found: 0, proc: None };
+    let mut child = Child {
+        program,
+        slots: Slots(slots),
+        step: 0,
+        in_cwd: false,
+        found: 0,
+        proc: None,
+    };
     for (i, step) in program.steps.iter().enumerate() {
         child.step = i as u32;
         if let Err(failure) = child.perform(&step.op) {
-            child.say(Message::Failed { step: i as u32, failure });
+            child.say(Message::Failed {
+                step: i as u32,
+                failure,
+            });
             exit_now(code_of(failure));
         }
     }
     exit_now(1)
+}
+
+/// Joins the namespaces that must come before the clone, clones the child as one of the host, tells its pidfd and ends.
+///
+/// # Safety
+/// As [`run`].
+pub(crate) unsafe fn run_helper(program: &Program, slots: &mut [RawFd]) -> ! {
+    // SAFETY: the process ends soon; other threads of the host do not exist here.
+    unsafe { close_others(slots) };
+    let failure = {
+        let view = Slots(&mut *slots);
+        program.join_first.iter().find_map(|(slot, kind)| {
+            view.get(*slot)
+                .and_then(|fd| set_namespace(fd, *kind).at(Call::SetNs))
+                .err()
+        })
+    };
+    let mut options = CloneOptions::new(program.unshare);
+    options.child_of = ChildOf::CallersParent;
+    let cloned = match failure {
+        Some(failure) => Err(failure),
+        // SAFETY: the child goes straight into code that is made for it and never returns.
+        None => unsafe { clone3(options) }.at(Call::Clone),
+    };
+    match cloned {
+        // SAFETY: this is the child, right after the clone, with the same slots.
+        Ok(Cloned::Child) => unsafe { run(program, slots) },
+        Ok(Cloned::Parent { pidfd, .. }) => {
+            let sent = Slots(slots).send(Message::Child, pidfd.as_fd());
+            exit_now(u8::from(sent.is_err()))
+        }
+        Err(failure) => {
+            if let Ok(socket) = Slots(slots).get(Slot::REPORT) {
+                let message = Message::Failed {
+                    step: HELPER_STEP,
+                    failure,
+                };
+                let _ = rustix::net::send(socket, &message.encode(), SendFlags::NOSIGNAL);
+            }
+            exit_now(1)
+        }
+    }
 }
 
 /// What a shell exits with for a program that is not there or can't be executed.
@@ -128,9 +206,7 @@ impl Child<'_> {
         match op {
             Op::Meet(rendezvous) => self.meet(*rendezvous),
             Op::ParentDeathSignal(signal) => set_parent_death_signal(*signal).at(Call::Prctl),
-            Op::Undumpable => {
-                rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Call::Prctl)
-            }
+            Op::Undumpable => rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Call::Prctl),
             Op::JoinCgroups(tasks) => self.join_cgroups(tasks),
             Op::Unshare(kinds) => unshare(*kinds).at(Call::Unshare),
             Op::SetNs { slot, kind } => set_namespace(self.slots.get(*slot)?, *kind).at(Call::SetNs),
@@ -191,14 +267,7 @@ impl Child<'_> {
     /// Makes a terminal in the container's own devpts, hands its master side over and takes the other.
     fn terminal(&mut self, rows: u16, columns: u16) -> Result<(), Failure> {
         let (master, slave) = rootfs::open_terminal(self.slots.get(Slot::ROOT)?, rows, columns)?;
-        let socket = self.slots.get(Slot::REPORT)?;
-        let fds = [master.as_fd()];
-        let mut space = [std::mem::MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        control.push(SendAncillaryMessage::ScmRights(&fds));
-        let bytes = Message::Terminal.encode();
-        let message = [std::io::IoSlice::new(&bytes)];
-        rustix::net::sendmsg(socket, &message, &mut control, SendFlags::NOSIGNAL).at(Call::Protocol)?;
+        self.slots.send(Message::Terminal, master.as_fd())?;
         for slot in [Slot::STDIN, Slot::STDOUT] {
             let copy = rustix::io::fcntl_dupfd_cloexec(&slave, 3).at(Call::Duplicate)?;
             self.slots.set(slot, copy);
@@ -245,7 +314,11 @@ impl Child<'_> {
                 answer => answer.at(Call::Accept)?,
             };
             let mut signal = [0u8; 1];
-            if matches!(rustix::net::recv(&connection, &mut signal[..], RecvFlags::empty()), Ok((_, 1))) && signal[0] == START {
+            if matches!(
+                rustix::net::recv(&connection, &mut signal[..], RecvFlags::empty()),
+                Ok((_, 1))
+            ) && signal[0] == START
+            {
                 drop(self.slots.take(Slot::START));
                 self.slots.set(Slot::REPORT, connection);
                 return Ok(());
@@ -255,7 +328,11 @@ impl Child<'_> {
 
     fn execute(&mut self) -> Result<(), Failure> {
         let executable = &self.program.executable;
-        let path = executable.candidates.get(self.found).ok_or(Errno::NOENT).at(Call::Execute)?;
+        let path = executable
+            .candidates
+            .get(self.found)
+            .ok_or(Errno::NOENT)
+            .at(Call::Execute)?;
         Err(execve(path, &executable.args, &executable.env)).at(Call::Execute)
     }
 

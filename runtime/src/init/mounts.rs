@@ -22,11 +22,18 @@ const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 /// Makes a mount that is attached to nothing. Also the host calls this, for sources that the child can't reach.
 pub(crate) fn make(source: &Source, attr: MountAttr) -> Result<OwnedFd, Failure> {
     match source {
-        Source::Fs { fs_type, params, fallback } => match new_filesystem(fs_type, params, attr) {
+        Source::Fs {
+            fs_type,
+            params,
+            fallback,
+        } => match new_filesystem(fs_type, params, attr) {
             Err(Failure { errno: Errno::PERM, .. }) if fallback.is_some() => {
                 let path = fallback.as_deref().unwrap_or_default();
                 let tree = bind(path, Depth::Tree)?;
-                let change = AttrChange { set: attr, ..AttrChange::default() };
+                let change = AttrChange {
+                    set: attr,
+                    ..AttrChange::default()
+                };
                 mount_setattr(&tree, c"", Depth::Tree, change).at(Call::Attribute)?;
                 Ok(tree)
             }
@@ -74,7 +81,10 @@ fn change(tree: &OwnedFd, source: &Source, attr: AttrChange, tree_attr: AttrChan
     let mut attr = attr;
     let mut tree_attr = tree_attr;
     if fresh {
-        attr = AttrChange { propagation: attr.propagation, ..AttrChange::default() };
+        attr = AttrChange {
+            propagation: attr.propagation,
+            ..AttrChange::default()
+        };
         if tree_attr.propagation == Some(Propagation::Slave) {
             tree_attr.propagation = None;
         }
@@ -164,7 +174,11 @@ pub(super) fn mask(root: impl AsFd, at: &InRoot) -> Result<(), Failure> {
     }
     let null = bind(c"/dev/null", Depth::Mount)?;
     let stat = fstat(&null).at(Call::OpenSource)?;
-    let device = (FileType::from_raw_mode(stat.st_mode), major(stat.st_rdev), minor(stat.st_rdev));
+    let device = (
+        FileType::from_raw_mode(stat.st_mode),
+        major(stat.st_rdev),
+        minor(stat.st_rdev),
+    );
     if device != (FileType::CharacterDevice, 1, 3) {
         return Err(Errno::NXIO).at(Call::NotADevice);
     }
@@ -182,7 +196,10 @@ pub(super) fn read_only_path(root: impl AsFd, at: &InRoot) -> Result<(), Failure
         | OpenTreeFlags::AT_EMPTY_PATH
         | OpenTreeFlags::AT_RECURSIVE;
     let tree = open_tree(&target, c"", flags).at(Call::OpenSource)?;
-    let change = AttrChange { set: MountAttr::RDONLY, ..AttrChange::default() };
+    let change = AttrChange {
+        set: MountAttr::RDONLY,
+        ..AttrChange::default()
+    };
     mount_setattr(&tree, c"", Depth::Tree, change).at(Call::Attribute)?;
     attach(&tree, &target)
 }
@@ -190,7 +207,10 @@ pub(super) fn read_only_path(root: impl AsFd, at: &InRoot) -> Result<(), Failure
 /// Makes the mount at a place read-only.
 pub(super) fn close(root: impl AsFd, at: &InRoot) -> Result<(), Failure> {
     let target = open_in_root(&root, at.whole(), OFlags::PATH).at(Call::OpenTarget)?;
-    let change = AttrChange { set: MountAttr::RDONLY, ..AttrChange::default() };
+    let change = AttrChange {
+        set: MountAttr::RDONLY,
+        ..AttrChange::default()
+    };
     mount_setattr(&target, c"", Depth::Mount, change).at(Call::Attribute)
 }
 

@@ -111,9 +111,7 @@ impl Message {
     pub(crate) fn encode(self) -> [u8; Self::SIZE] {
         let words: [u32; 4] = match self {
             Self::AtStep(step) => [1, step, 0, 0],
-            Self::Failed { step, failure } => {
-                [2, step, failure.call as u32, failure.errno.raw_os_error() as u32]
-            }
+            Self::Failed { step, failure } => [2, step, failure.call as u32, failure.errno.raw_os_error() as u32],
             Self::Terminal => [3, 0, 0, 0],
             Self::Child => [4, 0, 0, 0],
         };
@@ -154,8 +152,16 @@ mod tests {
 
     #[test]
     fn what_is_said_is_understood() {
-        let failure = Failure { call: Call::Execute, errno: Errno::NOENT };
-        for message in [Message::AtStep(7), Message::Failed { step: 3, failure }, Message::Terminal, Message::Child] {
+        let failure = Failure {
+            call: Call::Execute,
+            errno: Errno::NOENT,
+        };
+        for message in [
+            Message::AtStep(7),
+            Message::Failed { step: 3, failure },
+            Message::Terminal,
+            Message::Child,
+        ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }
         assert_eq!(Message::decode(&[0; 16]), None);

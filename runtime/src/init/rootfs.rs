@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use longshore_linux::{AttrChange, MountAttr, mount_setattr};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fstatfs, makedev, mknodat, openat, openat2, statat,
-    symlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fstatfs, makedev, mknodat, openat, openat2,
+    statat, symlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
@@ -27,7 +27,11 @@ impl Child<'_> {
         match op {
             Op::OomScoreAdj(value) => adjust_oom_score(value),
             Op::Propagate(propagation) => mounts::propagate(*propagation),
-            Op::Root { source, attr, tree_attr } => {
+            Op::Root {
+                source,
+                attr,
+                tree_attr,
+            } => {
                 let detached = self.detached(source)?;
                 let root = mounts::make_root(detached, source, *attr, *tree_attr)?;
                 // SAFETY: make_root gave the descriptor away.
@@ -53,8 +57,16 @@ impl Child<'_> {
             Op::Close(at) => mounts::close(self.root()?, at),
             Op::Mask(at) => mounts::mask(self.root()?, at),
             Op::ReadOnlyPath(at) => mounts::read_only_path(self.root()?, at),
-            Op::RootAttr { set, propagation, depth } => {
-                let change = AttrChange { set: *set, clear: MountAttr::empty(), propagation: *propagation };
+            Op::RootAttr {
+                set,
+                propagation,
+                depth,
+            } => {
+                let change = AttrChange {
+                    set: *set,
+                    clear: MountAttr::empty(),
+                    propagation: *propagation,
+                };
                 mount_setattr(self.root()?, c"", *depth, change).at(Call::Attribute)
             }
             Op::PivotRoot => mounts::enter_root(self.root()?),
@@ -115,8 +127,13 @@ fn make_node(root: impl AsFd, node: &NodeOp) -> Result<(), Failure> {
         // One that is there is as good, if it is the same.
         Err(Errno::EXIST) => {
             let there = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).at(Call::MakeNode)?;
-            let same = FileType::from_raw_mode(there.st_mode) == kind && (kind == FileType::Fifo || there.st_rdev == device);
-            return if same { Ok(()) } else { Err(Errno::EXIST).at(Call::MakeNode) };
+            let same =
+                FileType::from_raw_mode(there.st_mode) == kind && (kind == FileType::Fifo || there.st_rdev == device);
+            return if same {
+                Ok(())
+            } else {
+                Err(Errno::EXIST).at(Call::MakeNode)
+            };
         }
         answer => answer.at(Call::MakeNode)?,
     }
@@ -139,7 +156,12 @@ pub(super) fn open_terminal(root: impl AsFd, rows: u16, columns: u16) -> Result<
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let slave = ioctl_tiocgptpeer(&master, flags).at(Call::Terminal)?;
     if (rows, columns) != (0, 0) {
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         tcsetwinsize(&master, size).at(Call::Terminal)?;
     }
     Ok((master, slave))

@@ -18,8 +18,14 @@ pub(super) fn check(spec: &Spec) -> Result<()> {
     refuse(&elsewhere, "it is for another system")?;
     refuse(
         &[
-            ("uidMappings", spec.uid_mappings().as_ref().is_some_and(|m| !m.is_empty())),
-            ("gidMappings", spec.gid_mappings().as_ref().is_some_and(|m| !m.is_empty())),
+            (
+                "uidMappings",
+                spec.uid_mappings().as_ref().is_some_and(|m| !m.is_empty()),
+            ),
+            (
+                "gidMappings",
+                spec.gid_mappings().as_ref().is_some_and(|m| !m.is_empty()),
+            ),
         ],
         "id mappings belong into linux.uidMappings and linux.gidMappings",
     )?;
@@ -48,19 +54,31 @@ fn check_version(version: &str) -> Result<()> {
     if version.starts_with("1.") {
         Ok(())
     } else {
-        Err(invalid("ociVersion", format!("'{version}' is not a version 1 of the runtime specification")))
+        Err(invalid(
+            "ociVersion",
+            format!("'{version}' is not a version 1 of the runtime specification"),
+        ))
     }
 }
 
 fn check_linux(linux: &Linux) -> Result<()> {
     refuse(
         &[
-            ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty())),
-            ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|l| !l.is_empty())),
+            (
+                "linux.netDevices",
+                linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()),
+            ),
+            (
+                "linux.mountLabel",
+                linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()),
+            ),
             ("linux.intelRdt", linux.intel_rdt().is_some()),
             ("linux.memoryPolicy", linux.memory_policy().is_some()),
             ("linux.personality", linux.personality().is_some()),
-            ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|t| !t.is_empty())),
+            (
+                "linux.timeOffsets",
+                linux.time_offsets().as_ref().is_some_and(|t| !t.is_empty()),
+            ),
         ],
         LATER,
     )

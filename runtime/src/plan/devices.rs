@@ -34,7 +34,11 @@ const S_IFBLK: u32 = 0o060_000;
 impl Builder<'_> {
     /// Nodes and links in a `/dev` of the container's own; a `/dev` that is bound from the host is left alone.
     pub(super) fn devices(&mut self, spec: &Spec) -> Result<()> {
-        let asked = spec.linux().as_ref().and_then(|l| l.devices().as_deref()).unwrap_or_default();
+        let asked = spec
+            .linux()
+            .as_ref()
+            .and_then(|l| l.devices().as_deref())
+            .unwrap_or_default();
         let bound = spec.mounts().iter().flatten().any(|m| {
             let options = m.options().as_deref().unwrap_or_default();
             m.destination() == Path::new("/dev") && (options.iter().any(|o| o == "bind" || o == "rbind"))
@@ -46,14 +50,26 @@ impl Builder<'_> {
             if asked.iter().any(|d| d.path() == Path::new(path)) {
                 continue;
             }
-            self.node("linux.devices", Path::new(path), (S_IFCHR | 0o666, major, minor), (0, 0))?;
+            self.node(
+                "linux.devices",
+                Path::new(path),
+                (S_IFCHR | 0o666, major, minor),
+                (0, 0),
+            )?;
         }
         for (i, device) in asked.iter().enumerate() {
             self.asked_device(&format!("linux.devices[{i}]"), device)?;
         }
         for (path, target) in DEFAULT_LINKS {
             let (parent, name) = parent_and_name("linux.devices", Path::new(path))?;
-            self.step("linux.devices", Op::Symlink { parent, name, target: cstring("linux.devices", target)? });
+            self.step(
+                "linux.devices",
+                Op::Symlink {
+                    parent,
+                    name,
+                    target: cstring("linux.devices", target)?,
+                },
+            );
         }
         Ok(())
     }
@@ -77,16 +93,39 @@ impl Builder<'_> {
         self.node(field, device.path(), numbers, owner)
     }
 
-    fn node(&mut self, field: &str, path: &Path, (mode, major, minor): (u32, u32, u32), owner: (u32, u32)) -> Result<()> {
+    fn node(
+        &mut self,
+        field: &str,
+        path: &Path,
+        (mode, major, minor): (u32, u32, u32),
+        owner: (u32, u32),
+    ) -> Result<()> {
         if self.namespaces.has(Namespaces::USER) {
             // mknod(2) is not for user namespaces; the host's own node is bound, as it is.
             let host = cstring(field, path.as_os_str().as_encoded_bytes())?;
-            self.step(field, Op::BindNode { host, at: in_root(field, path)? });
+            self.step(
+                field,
+                Op::BindNode {
+                    host,
+                    at: in_root(field, path)?,
+                },
+            );
             return Ok(());
         }
         let (parent, name) = parent_and_name(field, path)?;
         let (uid, gid) = owner;
-        self.step(field, Op::Node(Box::new(NodeOp { parent, name, mode, major, minor, uid, gid })));
+        self.step(
+            field,
+            Op::Node(Box::new(NodeOp {
+                parent,
+                name,
+                mode,
+                major,
+                minor,
+                uid,
+                gid,
+            })),
+        );
         Ok(())
     }
 }

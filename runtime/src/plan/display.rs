@@ -17,7 +17,12 @@ impl fmt::Display for Program {
             writeln!(f, "maps   {maps}")?;
         }
         for step in &self.steps {
-            writeln!(f, "child  {op:<60} # {field}", op = step.op.to_string(), field = step.field)?;
+            writeln!(
+                f,
+                "child  {op:<60} # {field}",
+                op = step.op.to_string(),
+                field = step.field
+            )?;
         }
         Ok(())
     }
@@ -65,7 +70,11 @@ impl fmt::Display for InRoot {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fs { fs_type, params, fallback } => {
+            Self::Fs {
+                fs_type,
+                params,
+                fallback,
+            } => {
                 write!(f, "{}", fs_type.to_string_lossy())?;
                 for FsParam { key, value } in params {
                     write!(f, " {}", key.to_string_lossy())?;
@@ -85,8 +94,14 @@ impl fmt::Display for Source {
                 source.to_string_lossy(),
                 data.to_string_lossy()
             ),
-            Self::Bind { path, depth: Depth::Mount } => write!(f, "bind {path:?}"),
-            Self::Bind { path, depth: Depth::Tree } => write!(f, "rbind {path:?}"),
+            Self::Bind {
+                path,
+                depth: Depth::Mount,
+            } => write!(f, "bind {path:?}"),
+            Self::Bind {
+                path,
+                depth: Depth::Tree,
+            } => write!(f, "rbind {path:?}"),
             Self::Detached(slot) => write!(f, "slot {}", slot.0),
         }
     }
@@ -97,7 +112,10 @@ struct Change(AttrChange);
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, _) in (self.0.set - MountAttr::ATIME).iter_names().chain((self.0.set & MountAttr::ATIME).iter_names()) {
+        for (name, _) in (self.0.set - MountAttr::ATIME)
+            .iter_names()
+            .chain((self.0.set & MountAttr::ATIME).iter_names())
+        {
             write!(f, " {}", name.to_lowercase())?;
         }
         for (name, _) in self.0.clear.iter_names() {
@@ -138,7 +156,11 @@ impl fmt::Display for Op {
             Self::Root { source, attr, .. } => write!(f, "root {source}{}", Change(*attr)),
             Self::Mount(m) => {
                 write!(f, "mount {} on {}{}", m.source, m.at, Change(m.attr))?;
-                if m.tree_attr.is_empty() { Ok(()) } else { write!(f, " tree:{}", Change(m.tree_attr)) }
+                if m.tree_attr.is_empty() {
+                    Ok(())
+                } else {
+                    write!(f, " tree:{}", Change(m.tree_attr))
+                }
             }
             Self::Node(n) => write!(
                 f,
@@ -153,7 +175,13 @@ impl fmt::Display for Op {
             ),
             Self::BindNode { host, at } => write!(f, "bind node {host:?} on {at}"),
             Self::Symlink { parent, name, target } => {
-                write!(f, "link {}{} -> {}", slash(parent), name.to_string_lossy(), target.to_string_lossy())
+                write!(
+                    f,
+                    "link {}{} -> {}",
+                    slash(parent),
+                    name.to_string_lossy(),
+                    target.to_string_lossy()
+                )
             }
             Self::Terminal { rows, columns } => write!(f, "open terminal {rows}x{columns}"),
             Self::Console(at) => write!(f, "bind terminal on {at}"),
@@ -173,7 +201,11 @@ impl Op {
             Self::Directory(at) => write!(f, "directory {at}"),
             Self::Close(at) => write!(f, "read-only mount {at}"),
             Self::RootAttr { set, propagation, .. } => {
-                let change = AttrChange { set: *set, clear: MountAttr::empty(), propagation: *propagation };
+                let change = AttrChange {
+                    set: *set,
+                    clear: MountAttr::empty(),
+                    propagation: *propagation,
+                };
                 write!(f, "root attributes{}", Change(change))
             }
             Self::PivotRoot => f.write_str("pivot root"),
@@ -199,5 +231,33 @@ impl Op {
             Self::Execute => f.write_str("execute"),
             other => write!(f, "{other:?}"),
         }
+    }
+}
+
+/// What a failed step was doing, for a person.
+pub(crate) fn explain(program: &Program, op: &Op, failure: crate::init::report::Failure) -> String {
+    use crate::init::report::Call;
+    use rustix::io::Errno;
+    let name = program
+        .executable
+        .args
+        .iter()
+        .next()
+        .map(|a| a.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    match (op, failure.call, failure.errno) {
+        (Op::FindProgram | Op::Execute, Call::Find | Call::Execute, errno) => {
+            // The words are runc's: tools look for them.
+            let what = match errno {
+                Errno::NOENT if !name.contains('/') => "executable file not found in $PATH".to_owned(),
+                _ => format!("stat {name}"),
+            };
+            if failure.call == Call::Execute {
+                format!("exec {name:?}")
+            } else {
+                format!("exec: {name:?}: {what}")
+            }
+        }
+        (op, call, _) => format!("{op}: {}", call.text()),
     }
 }

@@ -15,10 +15,11 @@ mod process;
 use longshore_linux::{Depth, MountAttr, Namespaces, Propagation};
 use oci_spec::runtime::Spec;
 
+pub(crate) use display::explain;
 pub use facts::{HostFacts, PlanOptions, Privilege};
 use namespaces::NamespacePlan;
-use op::{HostInput, IdMaps, Op, Rendezvous, Slot, Step};
 pub use op::Program;
+use op::{HostInput, IdMaps, Op, Rendezvous, Slot, Step};
 use paths::{cstring, in_root, invalid};
 
 use crate::Result;
@@ -33,7 +34,10 @@ const SIGKILL: i32 = 9;
 pub fn plan(spec: &Spec, facts: &HostFacts, options: &PlanOptions) -> Result<Program> {
     check::check(spec)?;
     let mut builder = Builder::new(facts, options);
-    let process = spec.process().as_ref().ok_or_else(|| invalid("process", "it is missing"))?;
+    let process = spec
+        .process()
+        .as_ref()
+        .ok_or_else(|| invalid("process", "it is missing"))?;
     let executable = process::executable("process", process)?;
     builder.terminal = process.terminal().unwrap_or(false);
     builder.namespaces(spec.linux().as_ref())?;
@@ -86,7 +90,10 @@ impl<'a> Builder<'a> {
     }
 
     fn step(&mut self, field: &str, op: Op) {
-        self.steps.push(Step { field: field.to_owned(), op });
+        self.steps.push(Step {
+            field: field.to_owned(),
+            op,
+        });
     }
 
     /// A slot that the host fills before the clone.
@@ -106,10 +113,14 @@ impl<'a> Builder<'a> {
             ("linux.seccomp.listenerMetadata", profile.listener_metadata().is_some()),
         ];
         check::refuse(&listener, "the actions of a listener are not supported")?;
-        let native = Arch::native()
-            .ok_or_else(|| paths::unsupported("linux.seccomp", "the filter compiler does not know this machine's ABI"))?;
+        let native = Arch::native().ok_or_else(|| {
+            paths::unsupported("linux.seccomp", "the filter compiler does not know this machine's ABI")
+        })?;
         let Filter { instructions, flags } = seccomp::compile(profile, native)?;
-        self.seccomp = Some(Op::Seccomp { filter: instructions, flags: flags.into() });
+        self.seccomp = Some(Op::Seccomp {
+            filter: instructions,
+            flags: flags.into(),
+        });
         Ok(())
     }
 
@@ -119,9 +130,15 @@ impl<'a> Builder<'a> {
         self.step("linux.uidMappings", Op::Meet(Rendezvous::Placed));
         if let Some(adjust) = spec.process().as_ref().and_then(|p| p.oom_score_adj()) {
             if !(-1000..=1000).contains(&adjust) {
-                return Err(invalid("process.oomScoreAdj", format!("{adjust} is not from -1000 to 1000")));
+                return Err(invalid(
+                    "process.oomScoreAdj",
+                    format!("{adjust} is not from -1000 to 1000"),
+                ));
             }
-            self.step("process.oomScoreAdj", Op::OomScoreAdj(cstring("process.oomScoreAdj", adjust.to_string())?));
+            self.step(
+                "process.oomScoreAdj",
+                Op::OomScoreAdj(cstring("process.oomScoreAdj", adjust.to_string())?),
+            );
         }
         self.enter_namespaces();
         self.step("process", Op::Undumpable);
@@ -130,7 +147,9 @@ impl<'a> Builder<'a> {
             ("hostname", spec.hostname(), Op::Hostname as fn(_) -> _),
             ("domainname", spec.domainname(), Op::Domainname as fn(_) -> _),
         ] {
-            let Some(name) = name.as_ref().filter(|n| !n.is_empty()) else { continue };
+            let Some(name) = name.as_ref().filter(|n| !n.is_empty()) else {
+                continue;
+            };
             if !self.namespaces.has(Namespaces::UTS) {
                 return Err(invalid(field, "it needs a UTS namespace in linux.namespaces"));
             }
@@ -169,23 +188,44 @@ impl<'a> Builder<'a> {
             let at = in_root(&field, std::path::Path::new("/dev"))?;
             self.step(&field, Op::Close(at));
         }
-        for (i, path) in linux.and_then(|l| l.readonly_paths().as_ref()).into_iter().flatten().enumerate() {
+        for (i, path) in linux
+            .and_then(|l| l.readonly_paths().as_ref())
+            .into_iter()
+            .flatten()
+            .enumerate()
+        {
             let field = format!("linux.readonlyPaths[{i}]");
             let at = in_root(&field, path.as_ref())?;
             self.step(&field, Op::ReadOnlyPath(at));
         }
-        for (i, path) in linux.and_then(|l| l.masked_paths().as_ref()).into_iter().flatten().enumerate() {
+        for (i, path) in linux
+            .and_then(|l| l.masked_paths().as_ref())
+            .into_iter()
+            .flatten()
+            .enumerate()
+        {
             let field = format!("linux.maskedPaths[{i}]");
             let at = in_root(&field, path.as_ref())?;
             self.step(&field, Op::Mask(at));
         }
         if spec.root().as_ref().and_then(|r| r.readonly()).unwrap_or(false) {
-            self.step("root.readonly", Op::RootAttr { set: MountAttr::RDONLY, propagation: None, depth: Depth::Mount });
+            self.step(
+                "root.readonly",
+                Op::RootAttr {
+                    set: MountAttr::RDONLY,
+                    propagation: None,
+                    depth: Depth::Mount,
+                },
+            );
         }
         self.step("root.path", Op::PivotRoot);
         if let Some(propagation) = self.root_propagation {
             let set = MountAttr::empty();
-            let op = Op::RootAttr { set, propagation: Some(propagation), depth: Depth::Mount };
+            let op = Op::RootAttr {
+                set,
+                propagation: Some(propagation),
+                depth: Depth::Mount,
+            };
             self.step("linux.rootfsPropagation", op);
         }
         Ok(())
@@ -201,14 +241,30 @@ impl<'a> Builder<'a> {
             _ => return Err(invalid(field, "it is not of a namespace, and would change the host")),
         };
         if !self.namespaces.has(namespace) {
-            return Err(invalid(field, format!("it needs a {needed} namespace in linux.namespaces")));
+            return Err(invalid(
+                field,
+                format!("it needs a {needed} namespace in linux.namespaces"),
+            ));
         }
         // A dot divides; a slash in the name stands for a dot of the file's name, as sysctl(8) has it.
-        let path: String = name.chars().map(|c| match c { '.' => '/', '/' => '.', c => c }).collect();
-        if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
+        let path: String = name
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                c => c,
+            })
+            .collect();
+        if path
+            .split('/')
+            .any(|part| part.is_empty() || part == "." || part == "..")
+        {
             return Err(invalid(field, "it is not the name of a sysctl"));
         }
-        let op = Op::Sysctl { name: cstring(&field, format!("sys/{path}"))?, value: cstring(&field, value)? };
+        let op = Op::Sysctl {
+            name: cstring(&field, format!("sys/{path}"))?,
+            value: cstring(&field, value)?,
+        };
         self.step(&field, op);
         Ok(())
     }

@@ -19,14 +19,23 @@ const SEPARATE_LAYERS: (u32, u32) = (6, 8);
 impl Builder<'_> {
     /// The root's own mount, and propagation before it.
     pub(super) fn root(&mut self, spec: &Spec) -> Result<()> {
-        let wanted = spec.linux().as_ref().and_then(|l| l.rootfs_propagation().as_deref()).unwrap_or_default();
+        let wanted = spec
+            .linux()
+            .as_ref()
+            .and_then(|l| l.rootfs_propagation().as_deref())
+            .unwrap_or_default();
         self.root_propagation = match wanted {
             "" => None,
             "private" | "rprivate" => Some(Propagation::Private),
             "slave" | "rslave" => Some(Propagation::Slave),
             "shared" | "rshared" => Some(Propagation::Shared),
             "unbindable" | "runbindable" => Some(Propagation::Unbindable),
-            other => return Err(invalid("linux.rootfsPropagation", format!("'{other}' is not a propagation type"))),
+            other => {
+                return Err(invalid(
+                    "linux.rootfsPropagation",
+                    format!("'{other}' is not a propagation type"),
+                ));
+            }
         };
         let inherited = match self.root_propagation {
             Some(Propagation::Private | Propagation::Unbindable) => Propagation::Private,
@@ -37,7 +46,10 @@ impl Builder<'_> {
         let root = spec.root().as_ref().ok_or_else(|| invalid("root", "it is missing"))?;
         if self.options.rootfs.is_empty() {
             let path = on_host(&self.options.bundle, root.path());
-            let source = Source::Bind { path: cpath("root.path", &path)?, depth: Depth::Tree };
+            let source = Source::Bind {
+                path: cpath("root.path", &path)?,
+                depth: Depth::Tree,
+            };
             self.push_root("root.path", source, AttrChange::default())?;
             return Ok(());
         }
@@ -49,7 +61,12 @@ impl Builder<'_> {
             match (&mount.target, i) {
                 (None, 0) => self.push_root(&field, source, options.attr)?,
                 (None, _) => return Err(unsupported(field, "a second mount over the whole root")),
-                (Some(_), 0) => return Err(invalid(field, "the first mount must be the root itself, without a target")),
+                (Some(_), 0) => {
+                    return Err(invalid(
+                        field,
+                        "the first mount must be the root itself, without a target",
+                    ));
+                }
                 (Some(target), _) => self.push_mount(&field, source, &options, target, Target::Directory)?,
             }
         }
@@ -58,8 +75,18 @@ impl Builder<'_> {
 
     fn push_root(&mut self, field: &str, source: Source, attr: AttrChange) -> Result<()> {
         let source = self.by_whom(source, field);
-        let tree_attr = AttrChange { propagation: Some(Propagation::Slave), ..AttrChange::default() };
-        self.step(field, Op::Root { source, attr, tree_attr });
+        let tree_attr = AttrChange {
+            propagation: Some(Propagation::Slave),
+            ..AttrChange::default()
+        };
+        self.step(
+            field,
+            Op::Root {
+                source,
+                attr,
+                tree_attr,
+            },
+        );
         Ok(())
     }
 
@@ -128,7 +155,13 @@ impl Builder<'_> {
                 _ => Propagation::Slave,
             });
         }
-        let mount = MountOp { source, attr: options.attr, tree_attr, at, target };
+        let mount = MountOp {
+            source,
+            attr: options.attr,
+            tree_attr,
+            at,
+            target,
+        };
         self.step(field, Op::Mount(Box::new(mount)));
         Ok(())
     }
@@ -146,42 +179,70 @@ impl Builder<'_> {
             }
             let path = source.ok_or_else(|| invalid(format!("{field}.source"), "a bind mount needs a source"))?;
             let path = on_host(&self.options.bundle, path);
-            return Ok(Source::Bind { path: cpath(field, &path)?, depth });
+            return Ok(Source::Bind {
+                path: cpath(field, &path)?,
+                depth,
+            });
         }
         if fs_type.is_empty() {
-            return Err(invalid(format!("{field}.type"), "it is missing, and the options do not say bind"));
+            return Err(invalid(
+                format!("{field}.type"),
+                "it is missing, and the options do not say bind",
+            ));
         }
         let mut params = std::mem::take(&mut options.params);
         if fs_type == "overlay" {
             return overlay(field, params, self.facts.kernel);
         }
         if let Some(source) = source.filter(|s| !s.as_os_str().is_empty()) {
-            params.insert(0, FsParam { key: c"source".into(), value: Some(cpath(field, source)?) });
+            params.insert(
+                0,
+                FsParam {
+                    key: c"source".into(),
+                    value: Some(cpath(field, source)?),
+                },
+            );
         }
-        if params.iter().any(|p| p.value.as_ref().is_some_and(|v| v.count_bytes() > LONGEST_VALUE)) {
+        if params
+            .iter()
+            .any(|p| p.value.as_ref().is_some_and(|v| v.count_bytes() > LONGEST_VALUE))
+        {
             return legacy(field, fs_type, &params);
         }
         let in_user_namespace = self.namespaces.has(Namespaces::USER);
         let fallback = (fs_type == "sysfs" && in_user_namespace).then(|| c"/sys".into());
-        Ok(Source::Fs { fs_type: cstring(field, fs_type)?, params, fallback })
+        Ok(Source::Fs {
+            fs_type: cstring(field, fs_type)?,
+            params,
+            fallback,
+        })
     }
 }
 
 /// Filesystems whose instance belongs to the namespaces of who mounts it.
 fn of_the_namespaces(fs_type: &[u8]) -> bool {
-    matches!(fs_type, b"proc" | b"sysfs" | b"mqueue" | b"devpts" | b"tmpfs" | b"cgroup" | b"cgroup2")
+    matches!(
+        fs_type,
+        b"proc" | b"sysfs" | b"mqueue" | b"devpts" | b"tmpfs" | b"cgroup" | b"cgroup2"
+    )
 }
 
 /// An overlay, with its lower layers one by one where the kernel can, so that neither their number nor the length of their
 /// paths together is bounded by a page.
 fn overlay(field: &str, params: Vec<FsParam>, kernel: (u32, u32)) -> Result<Source> {
-    let source = FsParam { key: c"source".into(), value: Some(c"overlay".into()) };
+    let source = FsParam {
+        key: c"source".into(),
+        value: Some(c"overlay".into()),
+    };
     let mut separate = vec![source];
     for param in &params {
         match (param.key.to_bytes(), &param.value) {
             (b"lowerdir", Some(value)) => {
                 for layer in split_layers(value.to_bytes()) {
-                    separate.push(FsParam { key: c"lowerdir+".into(), value: Some(cstring(field, layer)?) });
+                    separate.push(FsParam {
+                        key: c"lowerdir+".into(),
+                        value: Some(cstring(field, layer)?),
+                    });
                 }
             }
             _ => separate.push(param.clone()),
@@ -189,7 +250,11 @@ fn overlay(field: &str, params: Vec<FsParam>, kernel: (u32, u32)) -> Result<Sour
     }
     let short = |p: &FsParam| p.value.as_ref().is_none_or(|v| v.count_bytes() <= LONGEST_VALUE);
     if kernel >= SEPARATE_LAYERS && separate.iter().all(short) {
-        return Ok(Source::Fs { fs_type: c"overlay".into(), params: separate, fallback: None });
+        return Ok(Source::Fs {
+            fs_type: c"overlay".into(),
+            params: separate,
+            fallback: None,
+        });
     }
     legacy(field, "overlay", &params)
 }
@@ -232,7 +297,11 @@ fn legacy(field: &str, fs_type: &str, params: &[FsParam]) -> Result<Source> {
         let reason = format!("options of {} bytes; this kernel takes {LONGEST_DATA}", data.len());
         return Err(unsupported(format!("{field}.options"), reason));
     }
-    Ok(Source::Legacy { fs_type: cstring(field, fs_type)?, source, data: cstring(field, data)? })
+    Ok(Source::Legacy {
+        fs_type: cstring(field, fs_type)?,
+        source,
+        data: cstring(field, data)?,
+    })
 }
 
 /// What may be bound over in /proc: files that tools such as lxcfs replace.

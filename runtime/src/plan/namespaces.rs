@@ -43,7 +43,10 @@ impl Builder<'_> {
             let field = format!("linux.namespaces[{i}]");
             let kind = kind_of(namespace.typ());
             if plan.has(kind) {
-                return Err(invalid(field, format!("the {} namespace is listed twice", namespace.typ())));
+                return Err(invalid(
+                    field,
+                    format!("the {} namespace is listed twice", namespace.typ()),
+                ));
             }
             match namespace.path() {
                 Some(path) if !path.as_os_str().is_empty() => {
@@ -63,7 +66,10 @@ impl Builder<'_> {
             return Err(unsupported("linux.namespaces", reason));
         }
         if plan.new.contains(Namespaces::TIME) {
-            return Err(unsupported("linux.namespaces", "time namespaces; leave {\"type\": \"time\"} out"));
+            return Err(unsupported(
+                "linux.namespaces",
+                "time namespaces; leave {\"type\": \"time\"} out",
+            ));
         }
         if self.facts.privilege == Privilege::None && !plan.has(Namespaces::USER) {
             return Err(unsupported(
@@ -82,16 +88,30 @@ impl Builder<'_> {
             if users.is_empty() && groups.is_empty() || self.namespaces.has(Namespaces::USER) {
                 return Ok(());
             }
-            return Err(invalid("linux.uidMappings", "there are id mappings, and no user namespace in linux.namespaces"));
+            return Err(invalid(
+                "linux.uidMappings",
+                "there are id mappings, and no user namespace in linux.namespaces",
+            ));
         }
         let read = |mappings: &[LinuxIdMapping], own: u32| match mappings {
-            [] if self.facts.privilege == Privilege::None => vec![IdMapping { inside: 0, outside: own, count: 1 }],
+            [] if self.facts.privilege == Privilege::None => vec![IdMapping {
+                inside: 0,
+                outside: own,
+                count: 1,
+            }],
             _ => mappings
                 .iter()
-                .map(|m| IdMapping { inside: m.container_id(), outside: m.host_id(), count: m.size() })
+                .map(|m| IdMapping {
+                    inside: m.container_id(),
+                    outside: m.host_id(),
+                    count: m.size(),
+                })
                 .collect(),
         };
-        let maps = IdMaps { users: read(users, self.facts.uid), groups: read(groups, self.facts.gid) };
+        let maps = IdMaps {
+            users: read(users, self.facts.uid),
+            groups: read(groups, self.facts.gid),
+        };
         check_map("linux.uidMappings", &maps.users)?;
         check_map("linux.gidMappings", &maps.groups)?;
         self.id_maps = Some(maps);
@@ -107,7 +127,13 @@ impl Builder<'_> {
             if first {
                 self.join_first.push((*slot, *kind));
             } else {
-                self.step(field, Op::SetNs { slot: *slot, kind: *kind });
+                self.step(
+                    field,
+                    Op::SetNs {
+                        slot: *slot,
+                        kind: *kind,
+                    },
+                );
             }
         }
         self.namespaces.joined = joined;
@@ -155,7 +181,10 @@ fn check_map(field: &str, map: &[IdMapping]) -> Result<()> {
         return Err(invalid(field, "a new user namespace needs at least one mapping"));
     }
     if !map.iter().any(|m| m.covers(0)) {
-        return Err(invalid(field, "id 0 is not mapped; something must be root of the namespace"));
+        return Err(invalid(
+            field,
+            "id 0 is not mapped; something must be root of the namespace",
+        ));
     }
     for (i, mapping) in map.iter().enumerate() {
         let overflows = |start: u32| start.checked_add(mapping.count).is_none();

@@ -1,6 +1,8 @@
 use std::ffi::{CStr, CString};
 
-use longshore_linux::{AttrChange, CStringArray, CapabilitySets, Depth, MountAttr, Namespaces, Propagation, SockFilter};
+use longshore_linux::{
+    AttrChange, CStringArray, CapabilitySets, Depth, MountAttr, Namespaces, Propagation, SockFilter,
+};
 
 /// A place for a descriptor that the program works with: filled by the host before the clone, or by an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,10 +18,8 @@ impl Slot {
     pub(crate) const STDERR: Self = Self(4);
     /// The root being assembled.
     pub(crate) const ROOT: Self = Self(5);
-    /// The host's `/dev/null`, for masking.
-    pub(crate) const NULL: Self = Self(6);
     /// The first one that the plan hands out.
-    pub(crate) const FIRST_FREE: u16 = 7;
+    pub(crate) const FIRST_FREE: u16 = 6;
 }
 
 /// A path inside the root being assembled, laid out for descriptor-wise resolution: it never leaves the root, whatever symlinks are
@@ -116,32 +116,59 @@ pub(crate) enum Op {
     /// Nothing in a shared PID namespace may trace us or look through our descriptors.
     Undumpable,
     /// Become root of the new user namespace.
-    BecomeRoot { groups: bool },
+    BecomeRoot {
+        groups: bool,
+    },
     /// Write `0` into each tasks file: the caller moves itself.
+    #[allow(dead_code)] // the host's side comes with the cgroup manager
     JoinCgroups(Vec<Slot>),
     Unshare(Namespaces),
-    SetNs { slot: Slot, kind: Namespaces },
+    SetNs {
+        slot: Slot,
+        kind: Namespaces,
+    },
     NewSession,
     /// Change the propagation of the whole tree that was inherited.
     Propagate(Propagation),
     /// Make the root's mount and put it over `/`.
-    Root { source: Source, attr: AttrChange, tree_attr: AttrChange },
+    Root {
+        source: Source,
+        attr: AttrChange,
+        tree_attr: AttrChange,
+    },
     Mount(Box<MountOp>),
     Node(Box<NodeOp>),
     /// A host's device node bound, where mknod(2) is not allowed.
-    BindNode { host: CString, at: InRoot },
+    BindNode {
+        host: CString,
+        at: InRoot,
+    },
     /// A symlink, unless something is there.
-    Symlink { parent: InRoot, name: CString, target: CString },
+    Symlink {
+        parent: InRoot,
+        name: CString,
+        target: CString,
+    },
     /// Open a terminal in the container's devpts and send its master side to the host.
-    Terminal { rows: u16, columns: u16 },
+    Terminal {
+        rows: u16,
+        columns: u16,
+    },
     /// Bind the terminal over `/dev/console`.
     Console(InRoot),
     Stdio,
-    Sysctl { name: CString, value: CString },
+    Sysctl {
+        name: CString,
+        value: CString,
+    },
     Mask(InRoot),
     ReadOnlyPath(InRoot),
     /// Attributes of the finished root.
-    RootAttr { set: MountAttr, propagation: Option<Propagation>, depth: Depth },
+    RootAttr {
+        set: MountAttr,
+        propagation: Option<Propagation>,
+        depth: Depth,
+    },
     /// Make a directory unless it is there.
     Directory(InRoot),
     /// Make the mount at a place read-only.
@@ -149,19 +176,39 @@ pub(crate) enum Op {
     PivotRoot,
     Hostname(CString),
     Domainname(CString),
-    Rlimit { resource: u32, soft: u64, hard: u64 },
+    Rlimit {
+        resource: u32,
+        soft: u64,
+        hard: u64,
+    },
     Umask(u32),
     Groups(Vec<u32>),
-    User { uid: u32, gid: u32 },
+    User {
+        uid: u32,
+        gid: u32,
+    },
     KeepCapabilities,
-    Bounding { drop: Vec<u32> },
-    Capabilities { sets: CapabilitySets, ambient: u64 },
+    Bounding {
+        drop: Vec<u32>,
+    },
+    Capabilities {
+        sets: CapabilitySets,
+        ambient: u64,
+    },
     NoNewPrivileges,
-    Chdir { path: CString, when: When },
-    Seccomp { filter: Box<[SockFilter]>, flags: u64 },
+    Chdir {
+        path: CString,
+        when: When,
+    },
+    Seccomp {
+        filter: Box<[SockFilter]>,
+        flags: u64,
+    },
     FindProgram,
     AwaitStart,
-    CloseOnExec { from: i32 },
+    CloseOnExec {
+        from: i32,
+    },
     Execute,
 }
 

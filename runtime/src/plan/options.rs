@@ -103,8 +103,9 @@ fn sort_word(field: &str, word: &str, sorted: &mut MountOptions) -> Result<()> {
         match word {
             "bind" => sorted.bind = Some(Depth::Mount),
             "rbind" => sorted.bind = Some(Depth::Tree),
-            "defaults" | "silent" | "loud" | "noiversion" | "iversion" | "nomand" | "async" | "nolazytime"
-            | "acl" => apply(&mut sorted.attr, Word::Nothing),
+            "defaults" | "silent" | "loud" | "noiversion" | "iversion" | "nomand" | "async" | "nolazytime" | "acl" => {
+                apply(&mut sorted.attr, Word::Nothing)
+            }
             "remount" | "idmap" | "ridmap" | "tmpcopyup" => {
                 return Err(unsupported(field, format!("mount option '{word}'")));
             }

@@ -62,7 +62,10 @@ pub(crate) fn in_root(field: &str, path: &Path) -> Result<InRoot> {
 /// The directory of a path inside the root, and the name in it.
 pub(crate) fn parent_and_name(field: &str, path: &Path) -> Result<(InRoot, CString)> {
     let mut whole = in_root(field, path)?;
-    let name = whole.names.pop().ok_or_else(|| invalid(field, "it names the root directory"))?;
+    let name = whole
+        .names
+        .pop()
+        .ok_or_else(|| invalid(field, "it names the root directory"))?;
     whole.prefixes.pop();
     Ok((whole, name))
 }

@@ -78,7 +78,11 @@ pub(super) fn executable(field: &str, process: &Process) -> Result<Executable> {
         }
         variables.push(cstring(&field, variable.as_str())?);
     }
-    let path = env.iter().rev().find_map(|v| v.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
+    let path = env
+        .iter()
+        .rev()
+        .find_map(|v| v.strip_prefix("PATH="))
+        .unwrap_or(DEFAULT_PATH);
     let args_field = format!("{field}.args[0]");
     let candidates = if program.contains('/') {
         vec![cstring(&args_field, program.as_str())?]
@@ -88,7 +92,11 @@ pub(super) fn executable(field: &str, process: &Process) -> Result<Executable> {
             .map(|dir| cstring(&args_field, format!("{}/{program}", dir.trim_end_matches('/'))))
             .collect::<Result<_>>()?
     };
-    Ok(Executable { candidates, args: CStringArray::new(strings), env: CStringArray::new(variables) })
+    Ok(Executable {
+        candidates,
+        args: CStringArray::new(strings),
+        env: CStringArray::new(variables),
+    })
 }
 
 /// The capabilities of a process, as bits.
@@ -127,7 +135,10 @@ fn all_sets(field: &str, capabilities: Option<&LinuxCapabilities>, last: u32) ->
         ambient: read("ambient", caps.ambient())?,
     };
     if all.sets.effective & !all.sets.permitted != 0 {
-        return Err(invalid(format!("{field}.effective"), "it has capabilities that are not in permitted"));
+        return Err(invalid(
+            format!("{field}.effective"),
+            "it has capabilities that are not in permitted",
+        ));
     }
     Ok(AllSets {
         // As runc does: what is not inheritable and permitted can't be ambient.
@@ -146,22 +157,42 @@ impl Builder<'_> {
         let no_new_privileges = process.no_new_privileges().unwrap_or(false);
         let cwd = process.cwd();
         if !cwd.is_absolute() {
-            return Err(invalid(format!("{field}.cwd"), format!("'{}' is not an absolute path", cwd.display())));
+            return Err(invalid(
+                format!("{field}.cwd"),
+                format!("'{}' is not an absolute path", cwd.display()),
+            ));
         }
         let cwd_field = format!("{field}.cwd");
         let cwd = cpath(&cwd_field, cwd)?;
-        let drop = (0..=self.facts.last_capability).filter(|n| caps.bounding & (1 << n) == 0).collect();
+        let drop = (0..=self.facts.last_capability)
+            .filter(|n| caps.bounding & (1 << n) == 0)
+            .collect();
         self.step(&format!("{caps_field}.bounding"), Op::Bounding { drop });
-        self.step(&cwd_field, Op::Chdir { path: cwd.clone(), when: When::BeforeUser });
+        self.step(
+            &cwd_field,
+            Op::Chdir {
+                path: cwd.clone(),
+                when: When::BeforeUser,
+            },
+        );
         self.identity(field, process)?;
-        self.step(&cwd_field, Op::Chdir { path: cwd, when: When::AsUser });
+        self.step(
+            &cwd_field,
+            Op::Chdir {
+                path: cwd,
+                when: When::AsUser,
+            },
+        );
         self.step(&caps_field, Op::Undumpable);
         self.step(field, Op::ParentDeathSignal(SIGKILL));
         if no_new_privileges {
             self.step(&format!("{field}.noNewPrivileges"), Op::NoNewPrivileges);
         }
         let filter = self.seccomp.take();
-        let last = Op::Capabilities { sets: caps.sets, ambient: caps.ambient };
+        let last = Op::Capabilities {
+            sets: caps.sets,
+            ambient: caps.ambient,
+        };
         // Without no_new_privs a filter needs CAP_SYS_ADMIN to load, which is then given up last.
         let late = filter.is_some() && !no_new_privileges;
         if !late {
@@ -175,7 +206,11 @@ impl Builder<'_> {
         self.step(field, Op::AwaitStart);
         self.step(field, Op::CloseOnExec { from: 3 });
         if late {
-            let sets = CapabilitySets { effective: CAP_SYS_ADMIN, permitted: CAP_SYS_ADMIN | caps.sets.permitted, ..caps.sets };
+            let sets = CapabilitySets {
+                effective: CAP_SYS_ADMIN,
+                permitted: CAP_SYS_ADMIN | caps.sets.permitted,
+                ..caps.sets
+            };
             self.step("linux.seccomp", Op::Capabilities { sets, ambient: 0 });
         }
         if let Some(op) = filter {
@@ -199,7 +234,14 @@ impl Builder<'_> {
             if limit.soft() > limit.hard() {
                 return Err(invalid(field, "the soft limit is above the hard one"));
             }
-            self.step(&field, Op::Rlimit { resource, soft: limit.soft(), hard: limit.hard() });
+            self.step(
+                &field,
+                Op::Rlimit {
+                    resource,
+                    soft: limit.soft(),
+                    hard: limit.hard(),
+                },
+            );
         }
         Ok(())
     }
@@ -209,10 +251,16 @@ impl Builder<'_> {
         let user_field = format!("{field}.user");
         if let Some(maps) = &self.id_maps {
             if !maps.users.iter().any(|m| m.covers(user.uid())) {
-                return Err(invalid(format!("{user_field}.uid"), format!("{} is not in linux.uidMappings", user.uid())));
+                return Err(invalid(
+                    format!("{user_field}.uid"),
+                    format!("{} is not in linux.uidMappings", user.uid()),
+                ));
             }
             if !maps.groups.iter().any(|m| m.covers(user.gid())) {
-                return Err(invalid(format!("{user_field}.gid"), format!("{} is not in linux.gidMappings", user.gid())));
+                return Err(invalid(
+                    format!("{user_field}.gid"),
+                    format!("{} is not in linux.gidMappings", user.gid()),
+                ));
             }
         }
         let groups = user.additional_gids().clone().unwrap_or_default();
@@ -225,7 +273,13 @@ impl Builder<'_> {
             ));
         }
         self.step(&user_field, Op::KeepCapabilities);
-        self.step(&user_field, Op::User { uid: user.uid(), gid: user.gid() });
+        self.step(
+            &user_field,
+            Op::User {
+                uid: user.uid(),
+                gid: user.gid(),
+            },
+        );
         self.step(&user_field, Op::Umask(user.umask().unwrap_or(0o022)));
         Ok(())
     }
@@ -262,6 +316,9 @@ mod tests {
     fn every_capability_of_the_vocabulary_has_its_number() {
         let set: Capabilities = [Capability::Chown, Capability::SysAdmin, Capability::CheckpointRestore].into();
         assert_eq!(bits("f", Some(&set), 40).expect("known"), 1 | CAP_SYS_ADMIN | 1 << 40);
-        assert!(bits("f", Some(&set), 39).is_err(), "an older kernel does not know the last one");
+        assert!(
+            bits("f", Some(&set), 39).is_err(),
+            "an older kernel does not know the last one"
+        );
     }
 }

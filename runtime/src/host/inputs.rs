@@ -1,0 +1,80 @@
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use super::io_error;
+use crate::init::{EMPTY, mounts};
+use crate::plan::Program;
+use crate::plan::op::{HostInput, Slot};
+use crate::{Error, Result, Stdio};
+
+/// The descriptors that a child starts with, by slot. All are 3 or higher and close-on-exec.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    owned: Vec<OwnedFd>,
+    slots: Vec<RawFd>,
+}
+
+impl Inputs {
+    /// Opens what the program needs of the host, and the socket to talk over, whose other end it returns.
+    pub(crate) fn open(program: &Program) -> Result<(Self, OwnedFd)> {
+        let mut inputs = Self {
+            owned: Vec::new(),
+            slots: vec![EMPTY; usize::from(program.slots)],
+        };
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(io_error("make a socket pair to talk to a container's init process"))?;
+        inputs.put(Slot::REPORT, theirs)?;
+        for (slot, input, field) in &program.inputs {
+            let fd = open(input, field)?;
+            inputs.put(*slot, fd)?;
+        }
+        Ok((inputs, ours))
+    }
+
+    /// Fills a slot.
+    pub(crate) fn put(&mut self, slot: Slot, fd: OwnedFd) -> Result<()> {
+        // The child puts its streams onto 0 to 2; a host that has those closed gets them for other things.
+        let fd = if fd.as_raw_fd() < 3 {
+            rustix::io::fcntl_dupfd_cloexec(&fd, 3).map_err(io_error("duplicate a descriptor"))?
+        } else {
+            fd
+        };
+        self.slots[usize::from(slot.0)] = fd.as_raw_fd();
+        self.owned.push(fd);
+        Ok(())
+    }
+
+    /// The container's ends of its streams.
+    pub(crate) fn put_streams(&mut self, streams: Stdio) -> Result<()> {
+        self.put(Slot::STDIN, streams.stdin)?;
+        self.put(Slot::STDOUT, streams.stdout)?;
+        self.put(Slot::STDERR, streams.stderr)
+    }
+
+    /// The numbers by slot, for the child to write into.
+    pub(super) fn slots(&mut self) -> &mut [RawFd] {
+        &mut self.slots
+    }
+}
+
+fn open(input: &HostInput, field: &str) -> Result<OwnedFd> {
+    match input {
+        HostInput::Namespace { path, .. } => {
+            openat(CWD, path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| Error::Step {
+                field: field.to_owned(),
+                step: format!("open the namespace {path:?}"),
+                source: errno.into(),
+            })
+        }
+        HostInput::Mount(source) => {
+            let made = mounts::make(source, longshore_linux::MountAttr::empty());
+            made.map_err(|failure| Error::Step {
+                field: field.to_owned(),
+                step: format!("{source}: {}", failure.call.text()),
+                source: failure.errno.into(),
+            })
+        }
+    }
+}

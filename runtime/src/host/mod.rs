@@ -1,0 +1,21 @@
+//! The host's side of a start: what it opens before the clone, the clone itself, and the talk with the child.
+
+mod inputs;
+mod maps;
+mod session;
+mod spawner;
+
+pub(crate) use inputs::Inputs;
+pub(crate) use session::{Meeting, Session, step_error, wait_and_reap, wait_for_end};
+pub(crate) use spawner::{Spawned, Spawner};
+
+use crate::Error;
+
+/// An error of the system outside the container, from what was being done.
+pub(crate) fn io_error<E: Into<std::io::Error>>(action: impl Into<String>) -> impl FnOnce(E) -> Error {
+    let action = action.into();
+    move |source| Error::Io {
+        action,
+        source: source.into(),
+    }
+}

@@ -1,0 +1,251 @@
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use longshore_linux::{Exit, reap, send_signal};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
+
+use super::maps::{MapWriter, write_id_maps};
+use super::{Spawned, io_error};
+use crate::init::report::Message;
+use crate::init::{Ancestor, GO, HELPER_STEP};
+use crate::plan::op::{Op, Rendezvous};
+use crate::plan::{HostFacts, Privilege, Program};
+use crate::{Error, Result};
+
+const SIGKILL: i32 = 9;
+
+/// What the child waits for.
+#[derive(Debug)]
+pub(crate) enum Meeting {
+    /// The hooks of the runtime namespace.
+    Hooks,
+    /// The record of its creation.
+    Created,
+    /// Somebody to take its terminal.
+    Terminal(OwnedFd),
+}
+
+/// The talk with a child from its clone until it is created. A session that is dropped before kills the child and waits
+/// for its end.
+#[derive(Debug)]
+#[must_use = "a session that is dropped kills its child"]
+pub(crate) struct Session {
+    program: Arc<Program>,
+    socket: OwnedFd,
+    pidfd: Option<OwnedFd>,
+    pid: i32,
+    ancestor: Ancestor,
+    /// A step at which the child waits while the helper has yet to say who it is.
+    held: Option<u32>,
+}
+
+impl Session {
+    pub(crate) fn new(program: Arc<Program>, socket: OwnedFd, spawned: Spawned) -> Self {
+        let Spawned { pidfd, pid, ancestor } = spawned;
+        Self {
+            program,
+            socket,
+            pidfd: Some(pidfd),
+            pid,
+            ancestor,
+            held: None,
+        }
+    }
+
+    /// The child, in the host's PID namespace.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The child's pidfd. The child is nobody's to kill from now on.
+    pub(crate) fn into_pidfd(mut self) -> OwnedFd {
+        self.pidfd
+            .take()
+            .expect("only this call takes it, and it takes the session")
+    }
+
+    /// Lets the child go on from where it waits.
+    pub(crate) fn go(&self) -> Result<()> {
+        send(&self.socket, &[GO], SendFlags::NOSIGNAL)
+            .map(drop)
+            .map_err(|errno| self.ended_early(errno))
+    }
+
+    /// Waits until the child waits for something that is not this session's own business.
+    pub(crate) fn next(&mut self, facts: &HostFacts) -> Result<Meeting> {
+        loop {
+            let (message, fd) = self.receive()?;
+            match message {
+                Message::Failed { step, failure } => return Err(self.failed(step, failure)),
+                Message::Child => {
+                    self.adopt(fd)?;
+                    if let Some(step) = self.held.take()
+                        && let Some(meeting) = self.at_step(step, facts)?
+                    {
+                        return Ok(meeting);
+                    }
+                }
+                Message::AtStep(step) if self.ancestor == Ancestor::Helper => self.held = Some(step),
+
+                Message::Terminal => {
+                    return fd.map(Meeting::Terminal).ok_or_else(|| self.ended_early(Errno::PROTO));
+                }
+                Message::AtStep(step) => {
+                    if let Some(meeting) = self.at_step(step, facts)? {
+                        return Ok(meeting);
+                    }
+                }
+            }
+        }
+    }
+
+    fn at_step(&self, step: u32, facts: &HostFacts) -> Result<Option<Meeting>> {
+        match self.program.steps.get(step as usize).map(|s| &s.op) {
+            Some(Op::Meet(Rendezvous::Placed)) => {
+                self.place(facts)?;
+                self.go()?;
+                Ok(None)
+            }
+            Some(Op::Meet(Rendezvous::Hooks)) => Ok(Some(Meeting::Hooks)),
+            Some(Op::Meet(Rendezvous::Created)) => Ok(Some(Meeting::Created)),
+            _ => Err(self.ended_early(Errno::PROTO)),
+        }
+    }
+
+    fn place(&self, facts: &HostFacts) -> Result<()> {
+        let Some(maps) = &self.program.id_maps else {
+            return Ok(());
+        };
+        let full = facts.privilege == Privilege::Full;
+        let writer = if full || maps.is_single() {
+            MapWriter::Ourselves
+        } else {
+            MapWriter::Helpers
+        };
+        write_id_maps(self.pid, maps, writer, full)
+    }
+
+    /// The helper has cloned the child: from now on it is what this session is about.
+    fn adopt(&mut self, fd: Option<OwnedFd>) -> Result<()> {
+        let child = fd.ok_or_else(|| self.ended_early(Errno::PROTO))?;
+        let pid = pid_of(&child)?;
+        if let Some(helper) = self.pidfd.replace(child) {
+            wait_and_reap(&helper);
+        }
+        self.pid = pid;
+        self.ancestor = Ancestor::Host;
+        Ok(())
+    }
+
+    fn receive(&self) -> Result<(Message, Option<OwnedFd>)> {
+        let mut bytes = [0u8; Message::SIZE];
+        let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let length = loop {
+            let mut parts = [IoSliceMut::new(&mut bytes)];
+            match recvmsg(&self.socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(self.ended_early(errno)),
+                Ok(received) => break received.bytes,
+            }
+        };
+        let fd = control.drain().find_map(|m| match m {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        match Message::decode(&bytes[..length]) {
+            Some(message) => Ok((message, fd)),
+            None => Err(self.ended_early(Errno::PIPE)),
+        }
+    }
+
+    /// The child went away without a word.
+    fn ended_early(&self, errno: Errno) -> Error {
+        let how = match self.pidfd.as_ref().map(wait_for_exit) {
+            Some(Exit::Signal(signal)) => format!("signal {signal} ended it"),
+            Some(Exit::Code(code)) => format!("it exited with {code}"),
+            _ => "it ended".to_owned(),
+        };
+        Error::Step {
+            field: "process".into(),
+            step: format!("the init process was gone before its program ran: {how}"),
+            source: errno.into(),
+        }
+    }
+
+    fn failed(&self, step: u32, failure: crate::init::report::Failure) -> Error {
+        step_error(&self.program, step, failure)
+    }
+}
+
+/// The error of a step, with the field that asked for it.
+pub(crate) fn step_error(program: &Program, step: u32, failure: crate::init::report::Failure) -> Error {
+    let source = failure.errno.into();
+    if step == HELPER_STEP {
+        return Error::Step {
+            field: "linux.namespaces".into(),
+            step: format!("join a namespace: {}", failure.call.text()),
+            source,
+        };
+    }
+    match program.steps.get(step as usize) {
+        Some(s) => Error::Step {
+            field: s.field.clone(),
+            step: crate::plan::explain(program, &s.op, failure),
+            source,
+        },
+        None => Error::Step {
+            field: "process".into(),
+            step: failure.call.text().to_owned(),
+            source,
+        },
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let Some(pidfd) = self.pidfd.take() else { return };
+        if self.ancestor == Ancestor::Helper {
+            // What the helper has cloned dies of its parent-death signal or of the closed socket.
+            let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+        }
+        let _ = send_signal(&pidfd, SIGKILL);
+        wait_and_reap(&pidfd);
+    }
+}
+
+fn wait_for_exit(pidfd: &OwnedFd) -> Exit {
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    // The socket is closed, so that the end is near; a second is more than enough to learn how.
+    let second = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
+    let _ = poll(&mut fds, Some(&second));
+    reap(pidfd).unwrap_or(Exit::Unknown)
+}
+
+/// Waits for the end of a process.
+pub(crate) fn wait_for_end(pidfd: impl AsFd) {
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    while poll(&mut fds, None) == Err(Errno::INTR) {}
+}
+
+/// Waits for the end of a child and reaps it.
+pub(crate) fn wait_and_reap(pidfd: impl AsFd) {
+    wait_for_end(&pidfd);
+    let _ = reap(&pidfd);
+}
+
+/// The process of a pidfd, as this process's /proc numbers it.
+fn pid_of(pidfd: &OwnedFd) -> Result<i32> {
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let text = std::fs::read_to_string(&path).map_err(io_error(format!("read {path}")))?;
+    let pid = text.lines().find_map(|l| l.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.filter(|pid| *pid > 0).ok_or_else(|| Error::Corrupt {
+        path: path.into(),
+        reason: "it names no process".into(),
+    })
+}

@@ -1,0 +1,99 @@
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, mpsc};
+
+use longshore_linux::{CloneOptions, Cloned, Namespaces, SignalMask, clone3, has_ended, set_signal_mask};
+
+use super::{Inputs, io_error};
+use crate::Result;
+use crate::init::{self, Ancestor};
+use crate::plan::Program;
+
+/// A process that has just been cloned.
+#[derive(Debug)]
+pub(crate) struct Spawned {
+    /// The process that was cloned: the child, or a helper that clones it.
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) pid: i32,
+    /// Whether it is only the helper.
+    pub(crate) ancestor: Ancestor,
+}
+
+type Job = Box<dyn FnOnce() -> Option<OwnedFd> + Send>;
+
+/// The one thread that clones. The kernel sends the parent-death signal when the *thread* that cloned ends, so it ends only when the
+/// host does, or when nobody can ask it any more and its last child has ended.
+#[derive(Debug)]
+pub(crate) struct Spawner {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Spawner {
+    /// Starts the thread.
+    pub(crate) fn start() -> Result<Self> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        std::thread::Builder::new()
+            .name("longshore-spawn".into())
+            .spawn(move || serve(&queue))
+            .map_err(io_error("start the thread that clones"))?;
+        Ok(Self { jobs })
+    }
+
+    /// Clones a child that runs the program. Blocks for as long as the clone takes.
+    pub(crate) fn spawn(&self, program: Arc<Program>, inputs: Inputs, cgroup: Option<OwnedFd>) -> Result<Spawned> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        let job: Job = Box::new(move || {
+            let spawned = clone_child(&program, inputs, cgroup.as_ref().map(AsFd::as_fd));
+            let watched = spawned.as_ref().ok().and_then(|s| s.pidfd.try_clone().ok());
+            let _ = answer.send(spawned);
+            watched
+        });
+        let gone = |_| std::io::Error::other("the thread that clones has ended");
+        self.jobs
+            .send(job)
+            .map_err(|_| gone(mpsc::RecvError))
+            .map_err(io_error("clone a container's init process"))?;
+        answered
+            .recv()
+            .map_err(gone)
+            .map_err(io_error("clone a container's init process"))?
+    }
+}
+
+fn serve(queue: &mpsc::Receiver<Job>) {
+    // Signals are for the host's threads; the child starts with them blocked and no handler of the host runs in it.
+    let _ = set_signal_mask(SignalMask::ALL);
+    let mut children: Vec<OwnedFd> = Vec::new();
+    while let Ok(job) = queue.recv() {
+        children.retain(|child| !has_ended(child));
+        children.extend(job());
+    }
+    for child in children {
+        let mut poll = [rustix::event::PollFd::new(&child, rustix::event::PollFlags::IN)];
+        while rustix::event::poll(&mut poll, None).is_err() {}
+    }
+}
+
+#[allow(unsafe_code)]
+fn clone_child(program: &Program, mut inputs: Inputs, cgroup: Option<BorrowedFd<'_>>) -> Result<Spawned> {
+    let direct = program.join_first.is_empty();
+    let mut options = CloneOptions::new(if direct { program.unshare } else { Namespaces::empty() });
+    options.cgroup = cgroup;
+    // SAFETY: the child goes straight into code that is made for it and never returns.
+    let cloned =
+        unsafe { clone3(options) }.map_err(io_error(format!("clone into new namespaces ({:?})", program.unshare)))?;
+    match cloned {
+        Cloned::Child if direct => {
+            // SAFETY: this is the child, right after the clone; the inputs hold open descriptors of 3 and above.
+            unsafe { init::run(program, inputs.slots()) }
+        }
+        Cloned::Child => {
+            // SAFETY: as above.
+            unsafe { init::run_helper(program, inputs.slots()) }
+        }
+        Cloned::Parent { pid, pidfd } => Ok(Spawned {
+            pidfd,
+            pid: pid.as_raw_nonzero().get(),
+            ancestor: if direct { Ancestor::Host } else { Ancestor::Helper },
+        }),
+    }
+}

@@ -1,0 +1,121 @@
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use longshore_linux::has_ended;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::process::Watched;
+use super::reactor::Reactor;
+use super::record::{Record, StateDir};
+use crate::{ContainerId, Result, State, Status};
+
+/// A container that this program knows.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) id: ContainerId,
+    pub(crate) dir: StateDir,
+    pub(crate) record: Record,
+    pub(crate) init: Arc<Watched>,
+    pub(crate) execs: Mutex<HashMap<String, Arc<Watched>>>,
+    /// Calls on one container take turns.
+    pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
+    watching: AtomicBool,
+}
+
+impl Container {
+    pub(crate) fn new(id: ContainerId, dir: StateDir, record: Record, init: Watched) -> Self {
+        Self {
+            id,
+            dir,
+            record,
+            init: Arc::new(init),
+            execs: Mutex::default(),
+            turn: Arc::default(),
+            watching: AtomicBool::new(false),
+        }
+    }
+
+    /// One that the state directory knows: made by another program, or by this one before it was restarted.
+    pub(crate) fn load(id: &ContainerId, dir: StateDir, record: Record) -> Result<Self> {
+        let pid = record.init.pid;
+        // The pidfd first, then the look whose it is: a pid that is reused in between is noticed.
+        let pidfd = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        let pidfd = pidfd.filter(|fd| record.init.lives() && !has_ended(fd));
+        let init = Watched::new(pid, pidfd, None);
+        if let Some(exit) = dir.load_exit()? {
+            init.ended(exit);
+        }
+        Ok(Self::new(id.clone(), dir, record, init))
+    }
+
+    /// Sees to it that the end of init is noticed and recorded.
+    pub(crate) fn watch(&self, reactor: &Reactor) -> Result<()> {
+        let Some(pidfd) = &self.init.pidfd else {
+            return Ok(());
+        };
+        if self.watching.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let pidfd = pidfd.try_clone().map_err(crate::host::io_error("duplicate a pidfd"))?;
+        let (init, dir) = (Arc::clone(&self.init), self.dir.clone());
+        reactor.watch(pidfd, move |exit| {
+            // The directory may be gone already; those who wait are told anyway.
+            let _ = dir.save_exit(exit);
+            init.ended(exit);
+        })
+    }
+
+    /// Where it is in its life, by what the kernel says.
+    pub(crate) fn status(&self) -> Status {
+        let lives = self.init.status().is_none() && self.init.pidfd.as_ref().is_some_and(|fd| !has_ended(fd));
+        if !lives {
+            Status::Stopped
+        } else if self.dir.awaits_start() {
+            Status::Created
+        } else {
+            Status::Running
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        let status = self.status();
+        State {
+            id: self.id.clone(),
+            status,
+            pid: (status != Status::Stopped).then_some(self.init.pid as u32),
+            bundle: self.record.bundle.clone(),
+            annotations: self
+                .record
+                .spec
+                .annotations()
+                .iter()
+                .flatten()
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
+            created: self.record.created,
+            exit: self.init.status(),
+        }
+    }
+
+    /// The state as hooks get it (runtime spec, "State").
+    pub(crate) fn oci_state(record: &Record, status: Status) -> Vec<u8> {
+        let mut state = serde_json::json!({
+            "ociVersion": record.spec.version(),
+            "id": record.id,
+            "status": status,
+            "bundle": record.bundle,
+        });
+        if status != Status::Stopped {
+            state["pid"] = record.init.pid.into();
+        }
+        if let Some(annotations) = record.spec.annotations().as_ref().filter(|a| !a.is_empty()) {
+            state["annotations"] = serde_json::json!(annotations);
+        }
+        state.to_string().into_bytes()
+    }
+
+    pub(crate) fn execs(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Watched>>> {
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

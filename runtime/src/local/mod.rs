@@ -1,0 +1,312 @@
+//! The executor of this machine: containers made by the kernel, known by a state directory.
+
+mod container;
+mod create;
+mod hooks;
+mod process;
+mod reactor;
+mod record;
+mod start_socket;
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use longshore_linux::{Errno, send_signal};
+use oci_spec::runtime::LinuxResources;
+
+use crate::host::{Spawner, io_error, step_error, wait_for_end};
+use crate::init::report::Message;
+use crate::plan::{HostFacts, PlanOptions, plan};
+use crate::{
+    ContainerId, CreateRequest, DeleteMode, Error, ExecRequest, Executor, ExitStatus, KillScope, ProcessId, Result,
+    State, Stats, Status,
+};
+use container::Container;
+use reactor::Reactor;
+use record::{ProcessName, StateDir};
+use start_socket::Started;
+
+const SIGKILL: i32 = 9;
+
+/// The executor of this machine.
+///
+/// It must be used from within a tokio runtime, of either flavour: blocking work goes to the runtime's blocking threads.
+/// Two threads of its own clone children and watch for their ends. Dropping it leaves its containers as they are: tied ones die with the process.
+#[derive(Debug)]
+pub struct LinuxExecutor {
+    shared: Arc<Shared>,
+}
+
+/// What the calls share.
+#[derive(Debug)]
+struct Shared {
+    root: PathBuf,
+    facts: HostFacts,
+    own: ProcessName,
+    spawner: Spawner,
+    reactor: Reactor,
+    containers: Mutex<HashMap<ContainerId, Arc<Container>>>,
+}
+
+impl LinuxExecutor {
+    /// Opens a state directory, which is made if it is not there, with mode 0711. It belongs on a filesystem that a reboot empties (`/run`):
+    /// containers do not survive one.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) and [`PermissionDenied`](crate::ErrorKind::PermissionDenied) for the directory.
+    pub fn open(root: impl AsRef<Path>) -> Result<Self> {
+        let root = root.as_ref();
+        let fail = || format!("open the state directory {}", root.display());
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(root)
+            .map_err(io_error(fail()))?;
+        let root = fs::canonicalize(root).map_err(io_error(fail()))?;
+        let shared = Shared {
+            root,
+            facts: HostFacts::gather()?,
+            own: ProcessName::of(std::process::id() as i32)?,
+            spawner: Spawner::start()?,
+            reactor: Reactor::start()?,
+            containers: Mutex::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Runs blocking work where it may block.
+    async fn block<T: Send + 'static>(&self, work: impl FnOnce(&Shared) -> Result<T> + Send + 'static) -> Result<T> {
+        let shared = Arc::clone(&self.shared);
+        match tokio::task::spawn_blocking(move || work(&shared)).await {
+            Ok(done) => done,
+            Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
+            Err(e) => Err(e).map_err(io_error("run blocking work")),
+        }
+    }
+
+    /// Runs blocking work on a container, one at a time. The turn is kept until the work is done, even if nobody waits for it any more.
+    async fn take_turn<T: Send + 'static>(
+        &self,
+        id: &ContainerId,
+        work: impl FnOnce(&Shared, &Arc<Container>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let container = self.shared.find(id)?;
+        let turn = Arc::clone(&container.turn).lock_owned().await;
+        self.block(move |shared| {
+            let _turn = turn;
+            work(shared, &container)
+        })
+        .await
+    }
+}
+
+impl Shared {
+    fn containers(&self) -> std::sync::MutexGuard<'_, HashMap<ContainerId, Arc<Container>>> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A container by its id, as far as the state directory still has it.
+    fn find(&self, id: &ContainerId) -> Result<Arc<Container>> {
+        let dir = StateDir::new(&self.root, id);
+        if let Some(container) = self.containers().get(id)
+            && dir.exists()
+        {
+            return Ok(Arc::clone(container));
+        }
+        self.containers().remove(id);
+        let record = dir.load()?.ok_or_else(|| Error::NotFound(id.to_string()))?;
+        let container = Arc::new(Container::load(id, dir, record)?);
+        Ok(Arc::clone(self.containers().entry(id.clone()).or_insert(container)))
+    }
+}
+
+fn wrong_status(container: &Container, action: &'static str) -> Error {
+    Error::WrongStatus {
+        id: container.id.to_string(),
+        action,
+        status: container.status(),
+    }
+}
+
+#[async_trait]
+impl Executor for LinuxExecutor {
+    async fn create(&self, request: CreateRequest) -> Result<State> {
+        let id = request.id.clone();
+        let pending = self.block(move |shared| create::create(shared, request)).await?;
+        let container = pending.commit();
+        self.shared.containers().insert(id, Arc::clone(&container));
+        Ok(container.state())
+    }
+
+    async fn start(&self, id: &ContainerId) -> Result<()> {
+        self.take_turn(id, start).await
+    }
+
+    async fn exec(&self, _id: &ContainerId, _request: ExecRequest) -> Result<u32> {
+        Err(crate::plan::paths::unsupported("process", "exec"))
+    }
+
+    async fn kill(&self, id: &ContainerId, signal: i32, _scope: KillScope) -> Result<()> {
+        self.take_turn(id, move |_, container| kill(container, signal)).await
+    }
+
+    async fn pause(&self, _id: &ContainerId) -> Result<()> {
+        Err(crate::plan::paths::unsupported("linux.cgroupsPath", "pause"))
+    }
+
+    async fn resume(&self, _id: &ContainerId) -> Result<()> {
+        Err(crate::plan::paths::unsupported("linux.cgroupsPath", "resume"))
+    }
+
+    async fn update(&self, _id: &ContainerId, _resources: &LinuxResources) -> Result<()> {
+        Err(crate::plan::paths::unsupported("linux.resources", "update"))
+    }
+
+    async fn stats(&self, _id: &ContainerId) -> Result<Stats> {
+        Err(crate::plan::paths::unsupported("linux.cgroupsPath", "stats"))
+    }
+
+    async fn processes(&self, id: &ContainerId) -> Result<Vec<u32>> {
+        let container = self.shared.find(id)?;
+        Ok(container.state().pid.into_iter().collect())
+    }
+
+    async fn wait(&self, id: &ContainerId, process: &ProcessId) -> Result<ExitStatus> {
+        let container = self.shared.find(id)?;
+        let watched = match process {
+            ProcessId::Init => {
+                container.watch(&self.shared.reactor)?;
+                Arc::clone(&container.init)
+            }
+            ProcessId::Exec(name) => {
+                let exec = container.execs().get(name).cloned();
+                exec.ok_or_else(|| Error::NotFound(format!("{id}/{name}")))?
+            }
+        };
+        if watched.pidfd.is_none() && watched.status().is_none() {
+            // It ended while nobody looked.
+            return Ok(ExitStatus::now(255));
+        }
+        let ended = watched.wait().await;
+        ended.ok_or_else(|| Error::NotFound(id.to_string()))
+    }
+
+    async fn delete(&self, id: &ContainerId, mode: DeleteMode) -> Result<()> {
+        self.take_turn(id, move |shared, container| delete(shared, container, mode))
+            .await
+    }
+
+    async fn state(&self, id: &ContainerId) -> Result<State> {
+        self.shared.find(id).map(|container| container.state())
+    }
+
+    async fn list(&self) -> Result<Vec<State>> {
+        self.block(list).await
+    }
+}
+
+fn start(shared: &Shared, container: &Arc<Container>) -> Result<()> {
+    if container.status() != Status::Created {
+        return Err(wrong_status(container, "start"));
+    }
+    match start_socket::signal_start(container.dir.path())? {
+        Started::NotWaiting => return Err(wrong_status(container, "start")),
+        Started::Failed(message) => return Err(start_error(shared, container, message)),
+        Started::Yes => {}
+    }
+    let poststart = container
+        .record
+        .spec
+        .hooks()
+        .as_ref()
+        .and_then(|h| h.poststart().as_ref());
+    if poststart.is_some() {
+        let state = Container::oci_state(&container.record, Status::Running);
+        let ran = hooks::run("poststart", poststart, &container.record.bundle, &state);
+        if ran.is_err() {
+            // Runtime spec, "Lifecycle", step 10: the container is stopped.
+            let _ = kill(container, SIGKILL);
+        }
+        ran?;
+    }
+    Ok(())
+}
+
+/// The error of a step after the start; the program is compiled again to know which step it was.
+fn start_error(shared: &Shared, container: &Container, message: Message) -> Error {
+    let mut options = PlanOptions::new(&container.record.bundle);
+    options.lifetime = container.record.lifetime;
+    match (message, plan(&container.record.spec, &shared.facts, &options)) {
+        (Message::Failed { step, failure }, Ok(program)) => {
+            // The root filesystem is not in the record, and its mounts come first: count from the end.
+            let from_end = container.record.steps.saturating_sub(step);
+            step_error(&program, (program.steps.len() as u32).saturating_sub(from_end), failure)
+        }
+        _ => wrong_status(container, "start"),
+    }
+}
+
+fn kill(container: &Container, signal: i32) -> Result<()> {
+    let gone = || wrong_status(container, "kill");
+    let pidfd = container.init.pidfd.as_ref().ok_or_else(gone)?;
+    match send_signal(pidfd, signal) {
+        Err(Errno::SRCH) => Err(gone()),
+        sent => sent.map_err(io_error(format!(
+            "send signal {signal} to container '{}'",
+            container.id
+        ))),
+    }
+}
+
+fn delete(shared: &Shared, container: &Arc<Container>, mode: DeleteMode) -> Result<()> {
+    if container.status() != Status::Stopped {
+        if mode == DeleteMode::Stopped {
+            return Err(wrong_status(container, "delete"));
+        }
+        let _ = kill(container, SIGKILL);
+        if let Some(pidfd) = &container.init.pidfd {
+            wait_for_end(pidfd);
+        }
+    }
+    container.dir.remove()?;
+    shared.containers().remove(&container.id);
+    let poststop = container
+        .record
+        .spec
+        .hooks()
+        .as_ref()
+        .and_then(|h| h.poststop().as_ref());
+    let state = Container::oci_state(&container.record, Status::Stopped);
+    // Runtime spec, "Lifecycle", step 13: a failure is a warning and the next ones run.
+    for hook in poststop.into_iter().flatten() {
+        if let Err(error) = hooks::run("poststop", Some(&vec![hook.clone()]), &container.record.bundle, &state) {
+            tracing::warn!(container = %container.id, %error, "a poststop hook failed");
+        }
+    }
+    Ok(())
+}
+
+fn list(shared: &Shared) -> Result<Vec<State>> {
+    let fail = || format!("list the state directory {}", shared.root.display());
+    let mut states = Vec::new();
+    for entry in fs::read_dir(&shared.root).map_err(io_error(fail()))? {
+        let entry = entry.map_err(io_error(fail()))?;
+        let Some(id) = entry.file_name().to_str().and_then(|name| ContainerId::new(name).ok()) else {
+            continue;
+        };
+        match shared.find(&id) {
+            Ok(container) => states.push(container.state()),
+            // Being created or deleted just now.
+            Err(Error::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    states.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(states)
+}

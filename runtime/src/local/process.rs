@@ -1,0 +1,78 @@
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
+
+use futures::channel::oneshot;
+use futures::future::{BoxFuture, FutureExt, Shared};
+
+use crate::ExitStatus;
+
+/// A process of a container that this program watches.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) pid: i32,
+    /// None for one that had ended before this program knew of it.
+    pub(crate) pidfd: Option<OwnedFd>,
+    exit: Mutex<Exit>,
+    /// Ends when all of its output has reached its medium.
+    drained: Option<Shared<BoxFuture<'static, ()>>>,
+}
+
+#[derive(Debug, Default)]
+struct Exit {
+    status: Option<ExitStatus>,
+    waiters: Vec<oneshot::Sender<ExitStatus>>,
+}
+
+impl Watched {
+    pub(crate) fn new(pid: i32, pidfd: Option<OwnedFd>, drained: Option<BoxFuture<'static, ()>>) -> Self {
+        Self {
+            pid,
+            pidfd,
+            exit: Mutex::default(),
+            drained: drained.map(FutureExt::shared),
+        }
+    }
+
+    /// One that has ended, as somebody saw.
+    pub(crate) fn status(&self) -> Option<ExitStatus> {
+        self.lock().status
+    }
+
+    /// Tells all who wait.
+    pub(crate) fn ended(&self, status: ExitStatus) {
+        let mut exit = self.lock();
+        exit.status = Some(status);
+        for waiter in exit.waiters.drain(..) {
+            let _ = waiter.send(status);
+        }
+    }
+
+    /// Waits for the end, and for the output.
+    pub(crate) async fn wait(&self) -> Option<ExitStatus> {
+        let told = {
+            let mut exit = self.lock();
+            match exit.status {
+                Some(status) => Ok(status),
+                None => {
+                    let (tell, told) = oneshot::channel();
+                    // Those who gave up waiting leave nothing behind.
+                    exit.waiters.retain(|w| !w.is_canceled());
+                    exit.waiters.push(tell);
+                    Err(told)
+                }
+            }
+        };
+        let status = match told {
+            Ok(status) => status,
+            Err(told) => told.await.ok()?,
+        };
+        if let Some(drained) = self.drained.clone() {
+            drained.await;
+        }
+        Some(status)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Exit> {
+        self.exit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,126 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use longshore_linux::reap;
+use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::io::Errno;
+
+use crate::host::io_error;
+use crate::{ExitStatus, Result};
+
+type OnExit = Box<dyn FnOnce(ExitStatus) + Send>;
+
+/// The one thread that waits for the ends of processes, by their pidfds: no signal handler, and no child of the host's is
+/// touched. It ends when the reactor is dropped and the last process that it watches has ended.
+pub(crate) struct Reactor {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    epoll: OwnedFd,
+    wake: OwnedFd,
+    watched: Mutex<Watched>,
+}
+
+#[derive(Default)]
+struct Watched {
+    next: u64,
+    processes: HashMap<u64, (OwnedFd, OnExit)>,
+    closing: bool,
+}
+
+/// The key of the wake-up descriptor.
+const WAKE: u64 = 0;
+
+impl fmt::Debug for Reactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reactor").finish_non_exhaustive()
+    }
+}
+
+impl Reactor {
+    /// Starts the thread.
+    pub(crate) fn start() -> Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io_error("make an epoll instance"))?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC).map_err(io_error("make an eventfd"))?;
+        epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)
+            .map_err(io_error("watch an eventfd"))?;
+        let watched = Mutex::new(Watched {
+            next: WAKE + 1,
+            ..Watched::default()
+        });
+        let shared = Arc::new(Shared { epoll, wake, watched });
+        let served = Arc::clone(&shared);
+        std::thread::Builder::new()
+            .name("longshore-wait".into())
+            .spawn(move || serve(&served))
+            .map_err(io_error("start the thread that waits for processes"))?;
+        Ok(Self { shared })
+    }
+
+    /// Calls `on_exit`, on the reactor's thread, when the process ends, also when it has ended already.
+    pub(crate) fn watch(&self, pidfd: OwnedFd, on_exit: impl FnOnce(ExitStatus) + Send + 'static) -> Result<()> {
+        let mut watched = self.shared.lock();
+        let key = watched.next;
+        watched.next += 1;
+        epoll::add(
+            &self.shared.epoll,
+            &pidfd,
+            epoll::EventData::new_u64(key),
+            epoll::EventFlags::IN,
+        )
+        .map_err(io_error("watch a process"))?;
+        watched.processes.insert(key, (pidfd, Box::new(on_exit)));
+        Ok(())
+    }
+}
+
+impl Drop for Reactor {
+    fn drop(&mut self) {
+        self.shared.lock().closing = true;
+        let _ = rustix::io::write(&self.shared.wake, &1u64.to_ne_bytes());
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn serve(shared: &Shared) {
+    let mut events: Vec<epoll::Event> = Vec::with_capacity(64);
+    loop {
+        events.clear();
+        match epoll::wait(&shared.epoll, rustix::buffer::spare_capacity(&mut events), None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+        for event in &events {
+            let key = event.data.u64();
+            if key == WAKE {
+                let _ = rustix::io::read(&shared.wake, &mut [0u8; 8]);
+            } else {
+                ended(shared, key);
+            }
+        }
+        let watched = shared.lock();
+        if watched.closing && watched.processes.is_empty() {
+            return;
+        }
+    }
+}
+
+fn ended(shared: &Shared, key: u64) {
+    let Some((pidfd, on_exit)) = shared.lock().processes.remove(&key) else {
+        return;
+    };
+    let _ = epoll::delete(&shared.epoll, pidfd.as_fd());
+    let code = reap(&pidfd)
+        .ok()
+        .and_then(longshore_linux::Exit::shell_code)
+        .unwrap_or(255);
+    on_exit(ExitStatus::now(code));
+}

@@ -1,0 +1,192 @@
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use oci_spec::runtime::Spec;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::host::io_error;
+use crate::{ContainerId, Error, ExitStatus, Lifetime, Result};
+
+/// A process that is not mistaken for a later one of the same pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessName {
+    pub(crate) pid: i32,
+    /// Start time in clock ticks since boot (proc_pid_stat(5), field 22).
+    pub(crate) start: u64,
+}
+
+impl ProcessName {
+    /// Names a process that is known to be there: a child that is not reaped, or the caller.
+    pub(crate) fn of(pid: i32) -> Result<Self> {
+        let path = format!("/proc/{pid}/stat");
+        let stat = fs::read_to_string(&path).map_err(io_error(format!("read {path}")))?;
+        // The second field is the program's name in parentheses, and may have spaces and parentheses in it.
+        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let start = fields.split_ascii_whitespace().nth(19).and_then(|f| f.parse().ok());
+        start.map(|start| Self { pid, start }).ok_or_else(|| Error::Corrupt {
+            path: path.into(),
+            reason: "it has no start time".into(),
+        })
+    }
+
+    /// Whether the process is still there.
+    pub(crate) fn lives(self) -> bool {
+        Self::of(self.pid).is_ok_and(|now| now == self)
+    }
+}
+
+/// What is on disk about a container: written once, when it is created.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Record {
+    pub(crate) id: String,
+    pub(crate) init: ProcessName,
+    /// The process that made it; a tied container does not outlive it.
+    pub(crate) owner: ProcessName,
+    pub(crate) lifetime: Lifetime,
+    pub(crate) bundle: PathBuf,
+    pub(crate) created: SystemTime,
+    /// How many steps its program has, by which a step is found again.
+    pub(crate) steps: u32,
+    pub(crate) spec: Spec,
+}
+
+/// The directory of one container below the state directory.
+#[derive(Clone, Debug)]
+pub(crate) struct StateDir {
+    path: PathBuf,
+    id: ContainerId,
+}
+
+const RECORD: &str = "state.json";
+const EXIT: &str = "exit.json";
+/// The socket on which init waits for the start; it is there as long as init waits.
+pub(crate) const START_SOCKET: &str = "start.sock";
+
+impl StateDir {
+    pub(crate) fn new(root: &Path, id: &ContainerId) -> Self {
+        Self {
+            path: root.join(id.as_str()),
+            id: id.clone(),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes the id.
+    pub(crate) fn create(&self) -> Result<()> {
+        match fs::DirBuilder::new().mode(0o711).create(&self.path) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::AlreadyExists(self.id.to_string())),
+            made => made.map_err(io_error(format!("make the directory {}", self.path.display()))),
+        }
+    }
+
+    /// Gives the id back.
+    pub(crate) fn remove(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(e).map_err(io_error(format!("remove the directory {}", self.path.display())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn save(&self, record: &Record) -> Result<()> {
+        self.write(RECORD, record)
+    }
+
+    /// The record; none while the container is being created.
+    pub(crate) fn load(&self) -> Result<Option<Record>> {
+        self.read(RECORD)
+    }
+
+    pub(crate) fn exists(&self) -> bool {
+        self.path.is_dir()
+    }
+
+    pub(crate) fn save_exit(&self, exit: ExitStatus) -> Result<()> {
+        self.write(EXIT, &exit)
+    }
+
+    pub(crate) fn load_exit(&self) -> Result<Option<ExitStatus>> {
+        self.read(EXIT)
+    }
+
+    /// Whether init waits for its start.
+    pub(crate) fn awaits_start(&self) -> bool {
+        self.path.join(START_SOCKET).exists()
+    }
+
+    /// Readers see the old file or the new one, whole.
+    fn write(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let path = self.path.join(name);
+        let fail = || format!("write {}", path.display());
+        let temporary = self.path.join(format!(".{name}.new"));
+        let bytes = serde_json::to_vec(value)
+            .map_err(std::io::Error::from)
+            .map_err(io_error(fail()))?;
+        let mut file: File = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)
+            .map_err(io_error(fail()))?;
+        file.write_all(&bytes).map_err(io_error(fail()))?;
+        fs::rename(&temporary, &path).map_err(io_error(fail()))
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let path = self.path.join(name);
+        let bytes = match fs::read(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(io_error(format!("read {}", path.display())))?,
+        };
+        let mut json = serde_json::Deserializer::from_slice(&bytes);
+        serde_path_to_error::deserialize(&mut json)
+            .map(Some)
+            .map_err(|e| Error::Corrupt {
+                path,
+                reason: format!("{}: {}", e.path(), e.inner()),
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_itself_and_no_other() {
+        let own = ProcessName::of(std::process::id() as i32).expect("we are there");
+        assert!(own.lives());
+        assert!(
+            !ProcessName {
+                start: own.start + 1,
+                ..own
+            }
+            .lives(),
+            "a pid that was reused is another process"
+        );
+    }
+
+    #[test]
+    fn an_id_is_taken_once_and_given_back() {
+        let root = tempfile::tempdir().expect("a directory");
+        let dir = StateDir::new(root.path(), &"a".parse().expect("an id"));
+        dir.create().expect("it is free");
+        assert!(matches!(dir.create(), Err(Error::AlreadyExists(_))));
+        assert!(dir.load().expect("readable").is_none());
+        let exit = ExitStatus::now(3);
+        dir.save_exit(exit).expect("writable");
+        assert_eq!(dir.load_exit().expect("readable"), Some(exit));
+        dir.remove().expect("removable");
+        dir.remove().expect("also when it is gone");
+    }
+}

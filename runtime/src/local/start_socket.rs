@@ -1,0 +1,90 @@
+//! How the start signal reaches an init process, from this program or another one: a socket in the container's state directory.
+
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, recv, send,
+    socket_with,
+};
+
+use super::record::START_SOCKET;
+use crate::Result;
+use crate::host::io_error;
+use crate::init::START;
+use crate::init::report::Message;
+
+/// A socket's path is at most 108 bytes: the directory goes by its descriptor.
+fn address(dir: &OwnedFd) -> Result<SocketAddrUnix, Errno> {
+    SocketAddrUnix::new(format!("/proc/self/fd/{}/{START_SOCKET}", dir.as_raw_fd()))
+}
+
+fn open_dir(dir: &Path) -> Result<OwnedFd, Errno> {
+    openat(
+        CWD,
+        dir,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+}
+
+fn new_socket() -> Result<OwnedFd, Errno> {
+    socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+}
+
+/// The listening end, for init.
+pub(super) fn listen_in(dir: &Path) -> Result<OwnedFd> {
+    let bound = (|| {
+        let opened = open_dir(dir)?;
+        let socket = new_socket()?;
+        bind(&socket, &address(&opened)?)?;
+        listen(&socket, 1)?;
+        Ok::<_, Errno>(socket)
+    })();
+    bound.map_err(io_error(format!("make the socket {}/{START_SOCKET}", dir.display())))
+}
+
+/// What came of a start signal.
+#[derive(Debug)]
+pub(super) enum Started {
+    /// The program runs.
+    Yes,
+    /// Nobody waits for a start.
+    NotWaiting,
+    /// A step failed on the way to the program.
+    Failed(Message),
+}
+
+/// Gives the start signal and waits until the program runs.
+pub(super) fn signal_start(dir: &Path) -> Result<Started> {
+    let fail = || format!("start over {}/{START_SOCKET}", dir.display());
+    let socket = new_socket().map_err(io_error(fail()))?;
+    let opened = match open_dir(dir) {
+        Err(Errno::NOENT) => return Ok(Started::NotWaiting),
+        opened => opened.map_err(io_error(fail()))?,
+    };
+    match connect(&socket, &address(&opened).map_err(io_error(fail()))?) {
+        Err(Errno::NOENT | Errno::CONNREFUSED) => return Ok(Started::NotWaiting),
+        connected => connected.map_err(io_error(fail()))?,
+    }
+    match send(&socket, &[START], SendFlags::NOSIGNAL) {
+        Err(Errno::PIPE | Errno::CONNRESET) => return Ok(Started::NotWaiting),
+        sent => sent.map_err(io_error(fail()))?,
+    };
+    let _ = fs::remove_file(dir.join(START_SOCKET));
+    let mut bytes = [0u8; Message::SIZE];
+    loop {
+        match recv(&socket, &mut bytes[..], RecvFlags::empty()) {
+            Err(Errno::INTR) => {}
+            // Closed by the execution of the program.
+            Ok((_, 0)) | Err(Errno::CONNRESET) => return Ok(Started::Yes),
+            Ok((_, length)) => {
+                return Ok(Message::decode(&bytes[..length.min(Message::SIZE)]).map_or(Started::Yes, Started::Failed));
+            }
+            Err(errno) => return Err(errno).map_err(io_error(fail())),
+        }
+    }
+}
