@@ -41,6 +41,9 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
 mod blob;
 mod blocking;
 mod error;

@@ -72,6 +72,16 @@ impl LocalStore {
         self.0.layout.root()
     }
 
+    /// Waits for the writers that were dropped: each saves how far it came, so that its ingest can be resumed at the
+    /// last byte. A program that ends without this resumes at an earlier one.
+    pub async fn settle(&self) {
+        for slot in self.0.slots.all() {
+            if slot.is_closing() {
+                slot.freed().await;
+            }
+        }
+    }
+
     async fn with<T: Send + 'static>(&self, work: impl FnOnce(&Arc<Inner>) -> T + Send + 'static) -> T {
         let inner = self.0.clone();
         blocking(move || work(&inner)).await
