@@ -46,6 +46,17 @@ impl Inputs {
         Ok(())
     }
 
+    #[allow(dead_code)] // the host's side comes with the cgroup manager
+    /// The tasks files of cgroups that the child is to join, after the program's own slots.
+    pub(crate) fn put_tasks(&mut self, tasks: Vec<OwnedFd>) -> Result<()> {
+        for file in tasks {
+            let slot = Slot(self.slots.len() as u16);
+            self.slots.push(EMPTY);
+            self.put(slot, file)?;
+        }
+        Ok(())
+    }
+
     /// The container's ends of its streams.
     pub(crate) fn put_streams(&mut self, streams: Stdio) -> Result<()> {
         self.put(Slot::STDIN, streams.stdin)?;

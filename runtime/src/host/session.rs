@@ -103,6 +103,23 @@ impl Session {
         }
     }
 
+    /// After [`go`](Self::go) at a meeting before the program: waits until it runs.
+    pub(crate) fn until_executed(&self) -> Result<()> {
+        let mut bytes = [0u8; Message::SIZE];
+        loop {
+            match rustix::net::recv(&self.socket, &mut bytes[..], RecvFlags::empty()) {
+                Err(Errno::INTR) => {}
+                // Closed by the execution of the program.
+                Ok((_, 0)) => return Ok(()),
+                Ok((_, length)) => match Message::decode(&bytes[..length.min(Message::SIZE)]) {
+                    Some(Message::Failed { step, failure }) => return Err(self.failed(step, failure)),
+                    _ => return Err(self.ended_early(Errno::PROTO)),
+                },
+                Err(errno) => return Err(self.ended_early(errno)),
+            }
+        }
+    }
+
     fn at_step(&self, step: u32, facts: &HostFacts) -> Result<Option<Meeting>> {
         match self.program.steps.get(step as usize).map(|s| &s.op) {
             Some(Op::Meet(Rendezvous::Placed)) => {
@@ -111,12 +128,20 @@ impl Session {
                 Ok(None)
             }
             Some(Op::Meet(Rendezvous::Hooks)) => Ok(Some(Meeting::Hooks)),
-            Some(Op::Meet(Rendezvous::Created)) => Ok(Some(Meeting::Created)),
+            Some(Op::Meet(Rendezvous::Created | Rendezvous::Ready)) => Ok(Some(Meeting::Created)),
             _ => Err(self.ended_early(Errno::PROTO)),
         }
     }
 
     fn place(&self, facts: &HostFacts) -> Result<()> {
+        if let Some(adjust) = self.program.oom_score_adj {
+            let path = format!("/proc/{}/oom_score_adj", self.pid);
+            std::fs::write(&path, adjust.to_string()).map_err(|source| Error::Step {
+                field: "process.oomScoreAdj".into(),
+                step: format!("write {adjust} to {path}"),
+                source,
+            })?;
+        }
         let Some(maps) = &self.program.id_maps else {
             return Ok(());
         };

@@ -138,20 +138,13 @@ pub(crate) unsafe fn run(program: &Program, slots: &mut [RawFd]) -> ! {
 pub(crate) unsafe fn run_helper(program: &Program, slots: &mut [RawFd]) -> ! {
     // SAFETY: the process ends soon; other threads of the host do not exist here.
     unsafe { close_others(slots) };
-    let failure = {
-        let view = Slots(&mut *slots);
-        program.join_first.iter().find_map(|(slot, kind)| {
-            view.get(*slot)
-                .and_then(|fd| set_namespace(fd, *kind).at(Call::SetNs))
-                .err()
-        })
-    };
+    let joined = join_all(program, slots);
     let mut options = CloneOptions::new(program.unshare);
     options.child_of = ChildOf::CallersParent;
-    let cloned = match failure {
-        Some(failure) => Err(failure),
+    let cloned = match joined {
+        Err(failure) => Err(failure),
         // SAFETY: the child goes straight into code that is made for it and never returns.
-        None => unsafe { clone3(options) }.at(Call::Clone),
+        Ok(()) => unsafe { clone3(options) }.at(Call::Clone),
     };
     match cloned {
         // SAFETY: this is the child, right after the clone, with the same slots.
@@ -171,6 +164,20 @@ pub(crate) unsafe fn run_helper(program: &Program, slots: &mut [RawFd]) -> ! {
             exit_now(1)
         }
     }
+}
+
+/// The helper's way: cgroups, then namespaces, as somebody whom nothing in them may trace.
+fn join_all(program: &Program, slots: &mut [RawFd]) -> Result<(), Failure> {
+    join_cgroups(slots, program.slots).at(Call::Write)?;
+    // The id maps of a new user namespace are written by somebody who may be ordinary, and can't if the child is not dumpable.
+    if program.id_maps.is_none() {
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Call::Prctl)?;
+    }
+    let slots = Slots(slots);
+    program
+        .join_first
+        .iter()
+        .try_for_each(|(slot, kinds)| set_namespace(slots.get(*slot)?, *kinds).at(Call::SetNs))
 }
 
 /// What a shell exits with for a program that is not there or can't be executed.
@@ -207,11 +214,11 @@ impl Child<'_> {
             Op::Meet(rendezvous) => self.meet(*rendezvous),
             Op::ParentDeathSignal(signal) => set_parent_death_signal(*signal).at(Call::Prctl),
             Op::Undumpable => rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Call::Prctl),
-            Op::JoinCgroups(tasks) => self.join_cgroups(tasks),
+            Op::JoinCgroups => join_cgroups(self.slots.0, self.program.slots).at(Call::Write),
             Op::Unshare(kinds) => unshare(*kinds).at(Call::Unshare),
             Op::SetNs { slot, kind } => set_namespace(self.slots.get(*slot)?, *kind).at(Call::SetNs),
             Op::NewSession => rustix::process::setsid().map(drop).at(Call::Session),
-            Op::Terminal { rows, columns } => self.terminal(*rows, *columns),
+            Op::Terminal { rows, columns, uid } => self.terminal(*rows, *columns, *uid),
             Op::Stdio => self.stdio(),
             Op::Hostname(name) => rustix::system::sethostname(name.to_bytes()).at(Call::Name),
             Op::Domainname(name) => rustix::system::setdomainname(name.to_bytes()).at(Call::Name),
@@ -256,17 +263,9 @@ impl Child<'_> {
         Ok(())
     }
 
-    fn join_cgroups(&mut self, tasks: &[Slot]) -> Result<(), Failure> {
-        for slot in tasks {
-            let file = self.slots.take(*slot).ok_or(Errno::BADF).at(Call::Protocol)?;
-            rustix::io::write(&file, b"0").at(Call::Write)?;
-        }
-        Ok(())
-    }
-
     /// Makes a terminal in the container's own devpts, hands its master side over and takes the other.
-    fn terminal(&mut self, rows: u16, columns: u16) -> Result<(), Failure> {
-        let (master, slave) = rootfs::open_terminal(self.slots.get(Slot::ROOT)?, rows, columns)?;
+    fn terminal(&mut self, rows: u16, columns: u16, uid: u32) -> Result<(), Failure> {
+        let (master, slave) = rootfs::open_terminal(self.slots.get(Slot::ROOT)?, rows, columns, uid)?;
         self.slots.send(Message::Terminal, master.as_fd())?;
         for slot in [Slot::STDIN, Slot::STDOUT] {
             let copy = rustix::io::fcntl_dupfd_cloexec(&slave, 3).at(Call::Duplicate)?;
@@ -343,6 +342,20 @@ impl Child<'_> {
             _ => Ok(None),
         }
     }
+}
+
+/// Moves the caller into the cgroups whose tasks files the host has put after the program's slots. A caller that does so for itself
+/// does not wait for the other CPUs, as one who moves another does.
+fn join_cgroups(slots: &mut [RawFd], first: u16) -> Result<(), Errno> {
+    for fd in slots.iter_mut().skip(usize::from(first)) {
+        let taken = std::mem::replace(fd, EMPTY);
+        if taken != EMPTY {
+            // SAFETY: the slot owned it, and is empty now.
+            let file = unsafe { OwnedFd::from_raw_fd(taken) };
+            rustix::io::write(&file, b"0")?;
+        }
+    }
+    Ok(())
 }
 
 /// A directory may be "executable" too.

@@ -25,8 +25,13 @@ const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 impl Child<'_> {
     pub(super) fn perform_rootfs(&mut self, op: &Op) -> Result<(), Failure> {
         match op {
-            Op::OomScoreAdj(value) => adjust_oom_score(value),
             Op::Propagate(propagation) => mounts::propagate(*propagation),
+            Op::OpenRoot => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let root = openat(CWD, c"/", flags, Mode::empty()).at(Call::Open)?;
+                self.slots.set(Slot::ROOT, root);
+                Ok(())
+            }
             Op::Root {
                 source,
                 attr,
@@ -111,13 +116,6 @@ fn host_proc() -> Result<OwnedFd, Failure> {
     Ok(proc)
 }
 
-fn adjust_oom_score(value: &CStr) -> Result<(), Failure> {
-    let proc = host_proc()?;
-    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = openat(&proc, c"self/oom_score_adj", flags, Mode::empty()).at(Call::Open)?;
-    rustix::io::write(&file, value.to_bytes()).map(drop).at(Call::Write)
-}
-
 fn make_node(root: impl AsFd, node: &NodeOp) -> Result<(), Failure> {
     let parent = directory(root, &node.parent)?;
     let name = node.name.as_c_str();
@@ -146,7 +144,7 @@ fn make_node(root: impl AsFd, node: &NodeOp) -> Result<(), Failure> {
 
 /// Both sides of a new terminal in the devpts that is mounted in the root. The other side is opened through the master, not by a
 /// path.
-pub(super) fn open_terminal(root: impl AsFd, rows: u16, columns: u16) -> Result<(OwnedFd, OwnedFd), Failure> {
+pub(super) fn open_terminal(root: impl AsFd, rows: u16, columns: u16, uid: u32) -> Result<(OwnedFd, OwnedFd), Failure> {
     let flags = OFlags::RDWR | OFlags::NOCTTY;
     let master = open_in_root(root, c"dev/pts/ptmx", flags).at(Call::Terminal)?;
     if fstatfs(&master).at(Call::Terminal)?.f_type as u64 != DEVPTS_SUPER_MAGIC {
@@ -155,6 +153,8 @@ pub(super) fn open_terminal(root: impl AsFd, rows: u16, columns: u16) -> Result<
     unlockpt(&master).at(Call::Terminal)?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let slave = ioctl_tiocgptpeer(&master, flags).at(Call::Terminal)?;
+    // The devpts gives it to root; the program's user must be able to open it again.
+    rustix::fs::fchown(&slave, Some(Uid::from_raw(uid)), None).at(Call::Owner)?;
     if (rows, columns) != (0, 0) {
         let size = Winsize {
             ws_row: rows,

@@ -66,6 +66,15 @@ impl Container {
         })
     }
 
+    /// Waits for the end of init, and for its record if this program makes one. Blocks.
+    pub(crate) fn wait_until_recorded(&self) {
+        if self.watching.load(Ordering::Acquire) {
+            futures::executor::block_on(self.init.wait_for_exit());
+        } else if let Some(pidfd) = &self.init.pidfd {
+            crate::host::wait_for_end(pidfd);
+        }
+    }
+
     /// Where it is in its life, by what the kernel says.
     pub(crate) fn status(&self) -> Status {
         let lives = self.init.status().is_none() && self.init.pidfd.as_ref().is_some_and(|fd| !has_ended(fd));

@@ -2,6 +2,7 @@
 
 mod container;
 mod create;
+mod exec;
 mod hooks;
 mod process;
 mod reactor;
@@ -18,7 +19,7 @@ use async_trait::async_trait;
 use longshore_linux::{Errno, send_signal};
 use oci_spec::runtime::LinuxResources;
 
-use crate::host::{Spawner, io_error, step_error, wait_for_end};
+use crate::host::{Spawner, io_error, step_error};
 use crate::init::report::Message;
 use crate::plan::{HostFacts, PlanOptions, plan};
 use crate::{
@@ -148,8 +149,11 @@ impl Executor for LinuxExecutor {
         self.take_turn(id, start).await
     }
 
-    async fn exec(&self, _id: &ContainerId, _request: ExecRequest) -> Result<u32> {
-        Err(crate::plan::paths::unsupported("process", "exec"))
+    async fn exec(&self, id: &ContainerId, request: ExecRequest) -> Result<u32> {
+        let pending = self
+            .take_turn(id, move |shared, container| exec::exec(shared, container, request))
+            .await?;
+        Ok(pending.commit())
     }
 
     async fn kill(&self, id: &ContainerId, signal: i32, _scope: KillScope) -> Result<()> {
@@ -270,10 +274,8 @@ fn delete(shared: &Shared, container: &Arc<Container>, mode: DeleteMode) -> Resu
             return Err(wrong_status(container, "delete"));
         }
         let _ = kill(container, SIGKILL);
-        if let Some(pidfd) = &container.init.pidfd {
-            wait_for_end(pidfd);
-        }
     }
+    container.wait_until_recorded();
     container.dir.remove()?;
     shared.containers().remove(&container.id);
     let poststop = container

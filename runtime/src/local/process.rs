@@ -47,8 +47,8 @@ impl Watched {
         }
     }
 
-    /// Waits for the end, and for the output.
-    pub(crate) async fn wait(&self) -> Option<ExitStatus> {
+    /// Waits for the end.
+    pub(crate) async fn wait_for_exit(&self) -> Option<ExitStatus> {
         let told = {
             let mut exit = self.lock();
             match exit.status {
@@ -62,10 +62,15 @@ impl Watched {
                 }
             }
         };
-        let status = match told {
-            Ok(status) => status,
-            Err(told) => told.await.ok()?,
-        };
+        match told {
+            Ok(status) => Some(status),
+            Err(told) => told.await.ok(),
+        }
+    }
+
+    /// Waits for the end, and for the output.
+    pub(crate) async fn wait(&self) -> Option<ExitStatus> {
+        let status = self.wait_for_exit().await?;
         if let Some(drained) = self.drained.clone() {
             drained.await;
         }

@@ -87,13 +87,15 @@ impl StateDir {
         }
     }
 
-    /// Gives the id back.
+    /// Gives the id back. Another program may just be recording an exit in it, and is done in a moment.
     pub(crate) fn remove(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(e).map_err(io_error(format!("remove the directory {}", self.path.display())))
+        let mut tries = 0;
+        loop {
+            match fs::remove_dir_all(&self.path) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty && tries < 100 => tries += 1,
+                removed => return removed.map_err(io_error(format!("remove the directory {}", self.path.display()))),
             }
-            _ => Ok(()),
         }
     }
 

@@ -16,6 +16,9 @@ impl fmt::Display for Program {
         if let Some(maps) = &self.id_maps {
             writeln!(f, "maps   {maps}")?;
         }
+        if let Some(adjust) = self.oom_score_adj {
+            writeln!(f, "host   oom-score {adjust}")?;
+        }
         for step in &self.steps {
             writeln!(
                 f,
@@ -145,10 +148,10 @@ impl fmt::Display for Op {
             Self::Meet(rendezvous) => write!(f, "meet host: {}", format!("{rendezvous:?}").to_lowercase()),
             Self::ParentDeathSignal(0) => f.write_str("outlive the host"),
             Self::ParentDeathSignal(signal) => write!(f, "die with the host (signal {signal})"),
-            Self::OomScoreAdj(value) => write!(f, "oom-score {}", value.to_string_lossy()),
             Self::Undumpable => f.write_str("undumpable"),
             Self::BecomeRoot { .. } => f.write_str("become root of the user namespace"),
-            Self::JoinCgroups(slots) => write!(f, "join cgroups ({} hierarchies)", slots.len()),
+            Self::JoinCgroups => f.write_str("join cgroups"),
+            Self::OpenRoot => f.write_str("open the root"),
             Self::Unshare(kinds) => write!(f, "unshare {}", Names(*kinds)),
             Self::SetNs { slot, kind } => write!(f, "join {} (slot {})", Names(*kind), slot.0),
             Self::NewSession => f.write_str("new session"),
@@ -183,7 +186,7 @@ impl fmt::Display for Op {
                     target.to_string_lossy()
                 )
             }
-            Self::Terminal { rows, columns } => write!(f, "open terminal {rows}x{columns}"),
+            Self::Terminal { rows, columns, uid } => write!(f, "open terminal {rows}x{columns} owner {uid}"),
             Self::Console(at) => write!(f, "bind terminal on {at}"),
             Self::Stdio => f.write_str("place streams"),
             other => other.fmt_later(f),

@@ -4,6 +4,7 @@ mod cgroups;
 mod check;
 mod devices;
 mod display;
+mod exec;
 mod facts;
 mod mounts;
 mod namespaces;
@@ -13,14 +14,16 @@ pub(crate) mod paths;
 mod process;
 
 use longshore_linux::{Depth, MountAttr, Namespaces, Propagation};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 
 pub(crate) use display::explain;
+pub(crate) use exec::plan_exec;
 pub use facts::{HostFacts, PlanOptions, Privilege};
 use namespaces::NamespacePlan;
 pub use op::Program;
 use op::{HostInput, IdMaps, Op, Rendezvous, Slot, Step};
 use paths::{cstring, in_root, invalid};
+use process::Life;
 
 use crate::Result;
 use crate::seccomp::{self, Arch, Filter};
@@ -46,10 +49,10 @@ pub fn plan(spec: &Spec, facts: &HostFacts, options: &PlanOptions) -> Result<Pro
     builder.root(spec)?;
     builder.mounts(spec)?;
     builder.devices(spec)?;
-    builder.streams(spec)?;
+    builder.streams(process, Life::Created)?;
     builder.step("hooks", Op::Meet(Rendezvous::Hooks));
     builder.close_root(spec)?;
-    builder.process("process", process)?;
+    builder.process("process", process, Life::Created)?;
     Ok(builder.finish(executable))
 }
 
@@ -67,6 +70,7 @@ struct Builder<'a> {
     read_only_dev: Option<String>,
     fresh_dev: bool,
     terminal: bool,
+    oom_score_adj: Option<i32>,
     seccomp: Option<Op>,
 }
 
@@ -85,6 +89,7 @@ impl<'a> Builder<'a> {
             read_only_dev: None,
             fresh_dev: false,
             terminal: false,
+            oom_score_adj: None,
             seccomp: None,
         }
     }
@@ -127,19 +132,8 @@ impl<'a> Builder<'a> {
     /// From the clone to a child that is in its namespaces, alone and named.
     fn arrive(&mut self, spec: &Spec) -> Result<()> {
         self.step("process", Op::ParentDeathSignal(SIGKILL));
+        self.step("linux.cgroupsPath", Op::JoinCgroups);
         self.step("linux.uidMappings", Op::Meet(Rendezvous::Placed));
-        if let Some(adjust) = spec.process().as_ref().and_then(|p| p.oom_score_adj()) {
-            if !(-1000..=1000).contains(&adjust) {
-                return Err(invalid(
-                    "process.oomScoreAdj",
-                    format!("{adjust} is not from -1000 to 1000"),
-                ));
-            }
-            self.step(
-                "process.oomScoreAdj",
-                Op::OomScoreAdj(cstring("process.oomScoreAdj", adjust.to_string())?),
-            );
-        }
         self.enter_namespaces();
         self.step("process", Op::Undumpable);
         self.step("process", Op::NewSession);
@@ -161,12 +155,15 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn streams(&mut self, spec: &Spec) -> Result<()> {
+    fn streams(&mut self, process: &Process, life: Life) -> Result<()> {
         if self.terminal {
-            let size = spec.process().as_ref().and_then(|p| p.console_size());
+            let size = process.console_size();
             let bounded = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
             let (rows, columns) = size.map_or((0, 0), |s| (bounded(s.height()), bounded(s.width())));
-            self.step("process.terminal", Op::Terminal { rows, columns });
+            let uid = process.user().uid();
+            self.step("process.terminal", Op::Terminal { rows, columns, uid });
+        }
+        if self.terminal && life == Life::Created {
             let at = in_root("process.terminal", std::path::Path::new("/dev/console"))?;
             self.step("process.terminal", Op::Console(at));
         }
@@ -274,6 +271,7 @@ impl<'a> Builder<'a> {
             unshare: self.namespaces.new - Namespaces::CGROUP,
             join_first: self.join_first,
             id_maps: self.id_maps,
+            oom_score_adj: self.oom_score_adj,
             inputs: self.inputs,
             slots: self.slots,
             steps: self.steps,

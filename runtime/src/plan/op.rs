@@ -18,8 +18,10 @@ impl Slot {
     pub(crate) const STDERR: Self = Self(4);
     /// The root being assembled.
     pub(crate) const ROOT: Self = Self(5);
+    /// A process whose namespaces are joined.
+    pub(crate) const INIT: Self = Self(6);
     /// The first one that the plan hands out.
-    pub(crate) const FIRST_FREE: u16 = 6;
+    pub(crate) const FIRST_FREE: u16 = 7;
 }
 
 /// A path inside the root being assembled, laid out for descriptor-wise resolution: it never leaves the root, whatever symlinks are
@@ -96,6 +98,8 @@ pub(crate) enum Rendezvous {
     Hooks,
     /// The container is created: the host has written its state.
     Created,
+    /// The next thing is the program; the end of the socket tells the host that it runs.
+    Ready,
 }
 
 /// When the working directory is entered: root may where the user may not, and the other way round.
@@ -112,16 +116,14 @@ pub(crate) enum Op {
     Meet(Rendezvous),
     /// Die when the host does (the thread that cloned), or live on.
     ParentDeathSignal(i32),
-    OomScoreAdj(CString),
     /// Nothing in a shared PID namespace may trace us or look through our descriptors.
     Undumpable,
     /// Become root of the new user namespace.
     BecomeRoot {
         groups: bool,
     },
-    /// Write `0` into each tasks file: the caller moves itself.
-    #[allow(dead_code)] // the host's side comes with the cgroup manager
-    JoinCgroups(Vec<Slot>),
+    /// Write `0` into each tasks file that the host gave: the caller moves itself.
+    JoinCgroups,
     Unshare(Namespaces),
     SetNs {
         slot: Slot,
@@ -130,6 +132,8 @@ pub(crate) enum Op {
     NewSession,
     /// Change the propagation of the whole tree that was inherited.
     Propagate(Propagation),
+    /// Take the root that was joined as the root.
+    OpenRoot,
     /// Make the root's mount and put it over `/`.
     Root {
         source: Source,
@@ -153,6 +157,7 @@ pub(crate) enum Op {
     Terminal {
         rows: u16,
         columns: u16,
+        uid: u32,
     },
     /// Bind the terminal over `/dev/console`.
     Console(InRoot),
@@ -274,7 +279,10 @@ pub struct Program {
     /// afterwards (a new user namespace).
     pub(crate) join_first: Vec<(Slot, Namespaces)>,
     pub(crate) id_maps: Option<IdMaps>,
+    /// Written by the host before the child goes on (proc_pid_oom_score_adj(5)).
+    pub(crate) oom_score_adj: Option<i32>,
     pub(crate) inputs: Vec<(Slot, HostInput, String)>,
+    /// How many slots; those of the cgroups' files come after them.
     pub(crate) slots: u16,
     pub(crate) steps: Vec<Step>,
     pub(crate) executable: Executable,

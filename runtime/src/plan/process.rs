@@ -59,6 +59,15 @@ const CAPABILITIES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
+/// How the life of a process begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    /// It is created, and started later.
+    Created,
+    /// It runs at once, in a container that is there.
+    Joined,
+}
+
 /// The program and what surrounds it.
 pub(super) fn executable(field: &str, process: &Process) -> Result<Executable> {
     let args = process.args().as_deref().unwrap_or_default();
@@ -149,8 +158,17 @@ fn all_sets(field: &str, capabilities: Option<&LinuxCapabilities>, last: u32) ->
 
 impl Builder<'_> {
     /// From root in the container to the program: limits, identity, privileges, in the order that each needs the ones before.
-    pub(super) fn process(&mut self, field: &str, process: &Process) -> Result<()> {
+    pub(super) fn process(&mut self, field: &str, process: &Process, life: Life) -> Result<()> {
         check_process(field, process)?;
+        if let Some(adjust) = process.oom_score_adj() {
+            if !(-1000..=1000).contains(&adjust) {
+                return Err(invalid(
+                    format!("{field}.oomScoreAdj"),
+                    format!("{adjust} is not from -1000 to 1000"),
+                ));
+            }
+            self.oom_score_adj = Some(adjust);
+        }
         self.limits(field, process)?;
         let caps_field = format!("{field}.capabilities");
         let caps = all_sets(&caps_field, process.capabilities().as_ref(), self.facts.last_capability)?;
@@ -199,11 +217,21 @@ impl Builder<'_> {
             self.step(&caps_field, last.clone());
         }
         self.step(&format!("{field}.args"), Op::FindProgram);
-        self.step(field, Op::Meet(Rendezvous::Created));
-        if self.options.lifetime == Lifetime::Detached {
+        let outlives = self.options.lifetime == Lifetime::Detached;
+        self.step(
+            field,
+            Op::Meet(if life == Life::Created {
+                Rendezvous::Created
+            } else {
+                Rendezvous::Ready
+            }),
+        );
+        if outlives {
             self.step(field, Op::ParentDeathSignal(0));
         }
-        self.step(field, Op::AwaitStart);
+        if life == Life::Created {
+            self.step(field, Op::AwaitStart);
+        }
         self.step(field, Op::CloseOnExec { from: 3 });
         if late {
             let sets = CapabilitySets {

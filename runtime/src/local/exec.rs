@@ -1,0 +1,108 @@
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use longshore_linux::send_signal;
+
+use super::Shared;
+use super::container::Container;
+use super::process::Watched;
+use crate::host::{Inputs, Meeting, Session, io_error, wait_and_reap};
+use crate::plan::op::Slot;
+use crate::plan::{PlanOptions, plan_exec};
+use crate::{Drained, Error, ExecRequest, Result, Status};
+
+const SIGKILL: i32 = 9;
+
+/// A process that runs and that nobody has been told of yet. Dropped, it is killed.
+#[derive(Debug)]
+#[must_use = "a process that is not committed is killed"]
+pub(super) struct PendingExec {
+    made: Option<(Arc<Container>, String, Arc<Watched>)>,
+}
+
+impl PendingExec {
+    /// The process is the caller's; returns its pid.
+    pub(super) fn commit(mut self) -> u32 {
+        let (_, _, process) = self.made.take().expect("only commit takes it, and it takes the value");
+        process.pid as u32
+    }
+}
+
+impl Drop for PendingExec {
+    fn drop(&mut self) {
+        let Some((container, name, process)) = self.made.take() else {
+            return;
+        };
+        container.execs().remove(&name);
+        if let Some(pidfd) = &process.pidfd {
+            let _ = send_signal(pidfd, SIGKILL);
+            wait_and_reap(pidfd);
+        }
+    }
+}
+
+/// Runs another process in a container. Blocks.
+pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecRequest) -> Result<PendingExec> {
+    let ExecRequest { exec_id, process, io } = request;
+    if container.status() != Status::Running {
+        return Err(super::wrong_status(container, "exec in"));
+    }
+    if container.execs().contains_key(&exec_id) {
+        return Err(Error::AlreadyExists(format!("{}/{exec_id}", container.id)));
+    }
+    let mut options = PlanOptions::new(&container.record.bundle);
+    options.lifetime = container.record.lifetime;
+    let program = Arc::new(plan_exec(&container.record.spec, &process, &shared.facts, &options)?);
+
+    let (mut inputs, socket) = Inputs::open(&program)?;
+    inputs.put(Slot::INIT, init_pidfd(container)?)?;
+    let mut streams = Some(io.into_streams());
+    let drained = streams.as_mut().and_then(|s| s.drained()).map(Drained::wait);
+    if !program.terminal
+        && let Some(streams) = streams.take()
+    {
+        inputs.put_streams(streams.open()?)?;
+    }
+    let spawned = shared.spawner.spawn(Arc::clone(&program), inputs, None)?;
+    let mut session = Session::new(program, socket, spawned);
+    loop {
+        match session.next(&shared.facts)? {
+            Meeting::Terminal(master) => {
+                if let Some(streams) = streams.take() {
+                    streams.console(master)?;
+                }
+            }
+            Meeting::Hooks => session.go()?,
+            Meeting::Created => break,
+        }
+    }
+    session.go()?;
+    session.until_executed()?;
+
+    let pid = session.pid();
+    let pidfd = session.into_pidfd();
+    let process = Arc::new(Watched::new(pid, Some(pidfd), drained));
+    container.execs().insert(exec_id.clone(), Arc::clone(&process));
+    let pending = PendingExec {
+        made: Some((Arc::clone(container), exec_id, Arc::clone(&process))),
+    };
+    let watched = process
+        .pidfd
+        .as_ref()
+        .map(OwnedFd::try_clone)
+        .transpose()
+        .map_err(io_error("duplicate a pidfd"))?;
+    if let Some(watched) = watched {
+        shared.reactor.watch(watched, move |exit| process.ended(exit))?;
+    }
+    Ok(pending)
+}
+
+fn init_pidfd(container: &Container) -> Result<OwnedFd> {
+    let pidfd = container
+        .init
+        .pidfd
+        .as_ref()
+        .ok_or_else(|| super::wrong_status(container, "exec in"))?;
+    pidfd.try_clone().map_err(io_error("duplicate a pidfd"))
+}

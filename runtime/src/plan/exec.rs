@@ -1,0 +1,86 @@
+use longshore_linux::Namespaces;
+use oci_spec::runtime::{Process, Spec};
+
+use super::op::{Op, Program, Rendezvous, Slot};
+use super::process::{Life, executable};
+use super::{Builder, HostFacts, PlanOptions, SIGKILL};
+use crate::Result;
+
+/// Compiles another process for a container of `spec`, whose init process is in [`Slot::INIT`]. What `process` leaves out is
+/// the container's own.
+pub(crate) fn plan_exec(spec: &Spec, process: &Process, facts: &HostFacts, options: &PlanOptions) -> Result<Program> {
+    let process = with_defaults(spec, process);
+    let mut builder = Builder::new(facts, options);
+    let executable = executable("process", &process)?;
+    builder.terminal = process.terminal().unwrap_or(false);
+    builder.namespaces(spec.linux().as_ref())?;
+    builder.seccomp(spec)?;
+    builder.step("process", Op::ParentDeathSignal(SIGKILL));
+    builder.step("linux.cgroupsPath", Op::JoinCgroups);
+    builder.step("process", Op::Meet(Rendezvous::Placed));
+    builder.join_init();
+    builder.step("process", Op::Undumpable);
+    builder.step("process", Op::NewSession);
+    builder.step("process", Op::OpenRoot);
+    builder.streams(&process, Life::Joined)?;
+    builder.process("process", &process, Life::Joined)?;
+    let mut program = builder.finish(executable);
+    program.unshare = Namespaces::empty();
+    program.id_maps = None;
+    program.inputs.clear();
+    Ok(program)
+}
+
+impl Builder<'_> {
+    /// Enters all namespaces of the container's init process at once.
+    fn join_init(&mut self) {
+        let joined = self
+            .namespaces
+            .joined
+            .iter()
+            .fold(Namespaces::empty(), |all, (_, kind, _)| all | *kind);
+        let all = self.namespaces.new | joined;
+        if all.contains(Namespaces::PID) {
+            self.join_first.push((Slot::INIT, all));
+        } else {
+            self.step(
+                "linux.namespaces",
+                Op::SetNs {
+                    slot: Slot::INIT,
+                    kind: all,
+                },
+            );
+        }
+        if all.contains(Namespaces::USER) {
+            let groups = self.may_set_groups();
+            self.step("linux.namespaces", Op::BecomeRoot { groups });
+        }
+    }
+}
+
+/// The process, with what it leaves out taken from the container's.
+fn with_defaults(spec: &Spec, process: &Process) -> Process {
+    let mut process = process.clone();
+    let Some(container) = spec.process() else {
+        return process;
+    };
+    if process.capabilities().is_none() {
+        process.set_capabilities(container.capabilities().clone());
+    }
+    if process.no_new_privileges().is_none() {
+        process.set_no_new_privileges(container.no_new_privileges());
+    }
+    if process.rlimits().is_none() {
+        process.set_rlimits(container.rlimits().clone());
+    }
+    if process.oom_score_adj().is_none() {
+        process.set_oom_score_adj(container.oom_score_adj());
+    }
+    if process.apparmor_profile().is_none() {
+        process.set_apparmor_profile(container.apparmor_profile().clone());
+    }
+    if process.selinux_label().is_none() {
+        process.set_selinux_label(container.selinux_label().clone());
+    }
+    process
+}
