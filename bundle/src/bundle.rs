@@ -150,6 +150,13 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn parse(path: &Path, json: &[u8]) -> Result<Spec> {
+    // serde would take a list for the fields in order.
+    if json.trim_ascii_start().first().is_some_and(|first| *first == b'[') {
+        return Err(Error::NotAConfig {
+            path: path.to_owned(),
+            reason: "it is a list, not an object".to_owned(),
+        });
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let invalid = |field: String, error: &serde_json::Error| Error::InvalidConfig {
         path: path.to_owned(),

@@ -1,5 +1,5 @@
+use longshore_content::sha256;
 use oci_spec::image::{Digest, DigestAlgorithm, ImageConfiguration};
-use sha2::{Digest as _, Sha256};
 
 use crate::{Error, Result};
 
@@ -33,30 +33,20 @@ pub fn chain_ids(diff_ids: &[Digest]) -> Vec<String> {
     for diff_id in diff_ids {
         let next = match chain.last() {
             None => diff_id.to_string(),
-            Some(below) => format!("sha256:{}", hex(&Sha256::digest(format!("{below} {diff_id}")))),
+            Some(below) => sha256(format!("{below} {diff_id}").as_bytes()).to_string(),
         };
         chain.push(next);
     }
     chain
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn digest(of: &str) -> Digest {
-        format!("sha256:{}", hex(&Sha256::digest(of)))
-            .parse()
-            .expect("a digest")
-    }
-
     #[test]
     fn the_lowest_layer_is_its_own_chain() {
-        let one = digest("one");
+        let one = sha256(b"one");
         assert_eq!(chain_ids(std::slice::from_ref(&one)), [one.to_string()]);
         assert!(chain_ids(&[]).is_empty());
     }

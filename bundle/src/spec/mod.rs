@@ -30,8 +30,8 @@ pub use rootless::{CgroupAccess, Rootless};
 pub use runc::{CgroupVersion, runc_rootless_spec, runc_spec};
 pub use volume::{Bind, Tmpfs};
 
-/// The version of the runtime spec that the specs made here follow.
-pub const SPEC_VERSION: &str = "1.2.0";
+/// The version of the runtime spec that the specs made here follow: the least that has all they use, so that older executors take them.
+pub const SPEC_VERSION: &str = "1.0.2";
 
 /// Builds the runtime spec of a container from an image's config and the caller's options, as Docker would, but with no way to gain privileges.
 ///
