@@ -123,6 +123,8 @@ struct AttachAttributes {
     attach_type: u32,
     flags: u32,
     replaced: i32,
+    /// The kernel wants every byte of the structure that it does not know to be zero, also what would be padding.
+    rest: u32,
 }
 
 /// Attaches a device program to a v2 group, in place of `replaced` if given (in one step, Linux 5.6), else besides those that are there.
@@ -136,6 +138,7 @@ pub fn attach_device_program(group: impl AsFd, program: impl AsFd, replaced: Opt
         attach_type: ATTACH_CGROUP_DEVICE,
         flags: ALLOW_MULTI | if replaced.is_some() { REPLACE } else { 0 },
         replaced: replaced.map_or(0, AsRawFd::as_raw_fd),
+        ..AttachAttributes::default()
     };
     // SAFETY: the structure is that of BPF_PROG_ATTACH and holds no address.
     unsafe { bpf(PROG_ATTACH, &mut attributes) }.map(drop)
@@ -165,6 +168,7 @@ struct QueryAttributes {
     attach_flags: u32,
     ids: u64,
     count: u32,
+    rest: u32,
 }
 
 #[repr(C, align(8))]
@@ -173,6 +177,7 @@ struct IdAttributes {
     id: u32,
     next: u32,
     flags: u32,
+    rest: u32,
 }
 
 /// The device programs that are attached to a v2 group itself. One that is gone by the time it is opened is left out.

@@ -42,9 +42,15 @@ impl Group {
         })
     }
 
-    /// Opens a group beneath this one; `None` if it does not exist.
+    /// Opens a group beneath this one, or (with an empty path) this one again; `None` if it does not exist.
     pub(super) fn find(&self, relative: &Path) -> Result<Option<Self>> {
-        let path = self.path.join(relative);
+        let itself = relative.as_os_str().is_empty();
+        let path = if itself {
+            self.path.clone()
+        } else {
+            self.path.join(relative)
+        };
+        let relative = if itself { Path::new(".") } else { relative };
         match rustix::fs::openat2(
             &self.dir,
             relative,

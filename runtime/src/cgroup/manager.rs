@@ -161,11 +161,9 @@ impl Manager {
     fn member(&self, at: usize, group: Group, place: &Place) -> Result<Member> {
         let root = &self.roots[at];
         let parent = place.path.parent().unwrap_or(Path::new(""));
-        let above = root.find(&Path::new(".").join(parent))?;
+        let above = root.find(parent)?;
         let grandparent = match parent.parent() {
-            Some(grandparent) if parent.file_name() == Some(OsStr::new(PARENT)) => {
-                root.find(&Path::new(".").join(grandparent))?
-            }
+            Some(grandparent) if parent.file_name() == Some(OsStr::new(PARENT)) => root.find(grandparent)?,
             _ => None,
         };
         let name = place.path.file_name().unwrap_or_default().to_owned();
@@ -196,7 +194,7 @@ impl Manager {
     /// One try; `None` if a group of the path vanished on the way.
     fn walk(&self, at: usize, path: &Path, ours: bool, limits: &Limits) -> Result<Option<Group>> {
         let hierarchy = &self.host.hierarchies[at];
-        let Some(mut group) = self.roots[at].find(Path::new("."))? else {
+        let Some(mut group) = self.roots[at].find(Path::new(""))? else {
             return Ok(None);
         };
         let mut names = path.iter().peekable();
