@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use longshore_linux::{Errno, send_signal};
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::host::{Spawner, io_error, step_error};
 use crate::init::report::Message;
@@ -79,6 +79,14 @@ impl LinuxExecutor {
         Ok(Self {
             shared: Arc::new(shared),
         })
+    }
+
+    /// The runtime spec that a container was created from, as it was then: its bundle may have changed or gone since.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound); [`Corrupt`](crate::ErrorKind::Corrupt) for a damaged state directory.
+    pub fn spec(&self, id: &ContainerId) -> Result<Spec> {
+        Ok(self.shared.find(id)?.record.spec.clone())
     }
 
     /// Runs blocking work where it may block.
