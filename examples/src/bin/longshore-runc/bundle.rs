@@ -1,0 +1,59 @@
+//! `spec`, `plan` and `features`: nothing runs.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use longshore_bundle::{CgroupVersion, runc_rootless_spec, runc_spec};
+use longshore_runtime::{HostFacts, Lifetime, PlanOptions};
+use serde::Serialize;
+
+use crate::args::Arguments;
+use crate::failure::{Failure, Outcome, path_error};
+use crate::global::Global;
+use crate::lifecycle::load_bundle;
+
+/// `longshore-runc spec`
+pub(crate) fn spec(_: &Global, arguments: &Arguments) -> Outcome {
+    let cgroups = cgroup_version();
+    let spec = if arguments.is_on("rootless") {
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        runc_rootless_spec(cgroups, uid, gid)?
+    } else {
+        runc_spec(cgroups)
+    };
+    let mut json = Vec::new();
+    let tabs = serde_json::ser::PrettyFormatter::with_indent(b"\t");
+    spec.serialize(&mut serde_json::Serializer::with_formatter(&mut json, tabs))?;
+    json.push(b'\n');
+
+    let path = Path::new(arguments.filled("bundle").unwrap_or("")).join("config.json");
+    let opened = File::options().write(true).create_new(true).mode(0o666).open(&path);
+    let mut file = opened.map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => Failure::new("File config.json exists. Remove it first"),
+        _ => path_error("open", &path, &error).into(),
+    })?;
+    file.write_all(&json)
+        .map_err(|error| path_error("write", &path, &error))?;
+    Ok(0)
+}
+
+/// v2 has this file at its root.
+fn cgroup_version() -> CgroupVersion {
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        CgroupVersion::V2
+    } else {
+        CgroupVersion::V1
+    }
+}
+
+/// `longshore-runc plan`
+pub(crate) fn plan(_: &Global, arguments: &Arguments) -> Outcome {
+    let (directory, spec) = load_bundle(arguments.filled("bundle"))?;
+    let mut options = PlanOptions::new(directory);
+    options.lifetime = Lifetime::Detached;
+    let program = longshore_runtime::plan(&spec, &HostFacts::gather()?, &options)?;
+    write!(std::io::stdout(), "{program}")?;
+    Ok(0)
+}

@@ -1,0 +1,202 @@
+//! `create`, `run`, `start`, `kill`, `delete`, `pause` and `resume`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use longshore_runtime::{
+    ContainerId, CreateRequest, DeleteMode, Error as RuntimeError, Executor, KillScope, Lifetime, LinuxExecutor,
+    ProcessId, Status,
+};
+use oci_spec::runtime::Spec;
+
+use crate::args::Arguments;
+use crate::attend::{Connection, Presence};
+use crate::failure::{Failure, Outcome, path_error, start_error};
+use crate::global::{Global, container_id};
+use crate::{block_on, refuse};
+
+/// Flags of `create` and `run` that this version refuses.
+const UNSUPPORTED: &[&str] = &["no-pivot", "preserve-fds"];
+
+/// `longshore-runc create`
+pub(crate) fn create(global: &Global, arguments: &Arguments) -> Outcome {
+    bring_up(global, arguments, Mode::Create).map_err(|failure| failure.of_command("runc create failed", 1))
+}
+
+/// `longshore-runc run`
+pub(crate) fn run(global: &Global, arguments: &Arguments) -> Outcome {
+    let presence = if arguments.is_on("detach") {
+        Presence::Detached
+    } else {
+        Presence::Foreground
+    };
+    bring_up(global, arguments, Mode::Run(presence)).map_err(|failure| failure.of_command("runc run failed", 1))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Create,
+    Run(Presence),
+}
+
+fn bring_up(global: &Global, arguments: &Arguments, mode: Mode) -> Outcome {
+    refuse(arguments, UNSUPPORTED)?;
+    let (bundle, spec) = load_bundle(arguments.filled("bundle"))?;
+    let id = container_id(arguments.id())?;
+    let presence = match mode {
+        Mode::Create => Presence::Detached,
+        Mode::Run(presence) => presence,
+    };
+    let mut connection = Connection::new(arguments, presence)?;
+    if mode == Mode::Run(Presence::Foreground) && !arguments.is_on("no-subreaper") {
+        let own = rustix::process::getpid();
+        rustix::process::set_child_subreaper(Some(own)).context("become the reaper of orphans")?;
+    }
+    let process = spec.process().as_ref().context("process property must not be empty")?;
+    let program = process.args().as_ref().and_then(|args| args.first()).cloned();
+    let io = connection.io(process.terminal().unwrap_or(false))?;
+    let request = CreateRequest::new(id.clone(), bundle, spec, io).lifetime(Lifetime::Detached);
+    block_on(async {
+        let executor = global.executor()?;
+        let told = |error| start_error(error, program.as_deref());
+        let state = executor.create(request).await.map_err(told)?;
+        let started = follow_through(global, &executor, &id, state.pid, connection, mode, &told).await;
+        if started.is_err() || (mode == Mode::Run(Presence::Foreground) && !arguments.is_on("keep")) {
+            clean_up(global, &executor, &id).await;
+        }
+        started
+    })
+}
+
+/// From the created container to the end of the command.
+async fn follow_through(
+    global: &Global,
+    executor: &LinuxExecutor,
+    id: &ContainerId,
+    pid: Option<u32>,
+    connection: Connection,
+    mode: Mode,
+    told: &(impl Fn(RuntimeError) -> anyhow::Error + Sync),
+) -> Outcome {
+    let pid = pid.context("the container's process ended while it was created")?;
+    connection.announce(pid)?;
+    if mode == Mode::Create {
+        return Ok(0);
+    }
+    executor.start(id).await.map_err(told)?;
+    Ok(connection
+        .attend(executor, (id, &ProcessId::Init), pid, &global.log)
+        .await?)
+}
+
+/// Removes a container that the command made. Its failure is worth a line, not the exit code.
+async fn clean_up(global: &Global, executor: &LinuxExecutor, id: &ContainerId) {
+    if let Err(error) = executor.delete(id, DeleteMode::Force).await {
+        global.log.warn(&crate::failure::text(&error.into()));
+    }
+}
+
+/// The bundle's directory, absolute, and its spec.
+pub(crate) fn load_bundle(bundle: Option<&str>) -> anyhow::Result<(PathBuf, Spec)> {
+    let directory = match bundle {
+        None => std::env::current_dir().context("find the working directory")?,
+        Some(bundle) => {
+            let bundle = Path::new(bundle);
+            let found = std::fs::canonicalize(bundle).and_then(|path| {
+                if path.is_dir() {
+                    Ok(path)
+                } else {
+                    Err(rustix::io::Errno::NOTDIR.into())
+                }
+            });
+            found.map_err(|error| path_error("chdir", bundle, &error))?
+        }
+    };
+    match longshore_bundle::Bundle::load(&directory) {
+        Ok(bundle) => Ok((directory, bundle.into_spec())),
+        Err(error) if error.kind() == longshore_bundle::ErrorKind::NotFound => {
+            bail!("JSON specification file config.json not found")
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// `longshore-runc start`
+pub(crate) fn start(global: &Global, arguments: &Arguments) -> Outcome {
+    block_on(async {
+        let (executor, id) = global.executor_of(arguments.id())?;
+        executor.start(&id).await.map_err(|error| start_error(error, None))?;
+        Ok(0)
+    })
+}
+
+/// `longshore-runc kill`
+pub(crate) fn kill(global: &Global, arguments: &Arguments) -> Outcome {
+    block_on(async {
+        let (executor, id) = global.executor_of(arguments.id())?;
+        let name = arguments.rest().get(1).map_or("SIGTERM", String::as_str);
+        let signal = signal_number(name).ok_or_else(|| Failure::new(format!("unknown signal \"{name}\"")))?;
+        let scope = if arguments.is_on("all") {
+            KillScope::All
+        } else {
+            KillScope::Init
+        };
+        match executor.kill(&id, signal, scope).await {
+            // runc promises that nothing is left to be signalled, and so it is.
+            Err(RuntimeError::WrongStatus { .. }) if scope == KillScope::All => Ok(0),
+            killed => killed.map(|()| 0).map_err(Into::into),
+        }
+    })
+}
+
+/// A signal by number or name, with or without `SIG`, in any case.
+fn signal_number(name: &str) -> Option<i32> {
+    if let Ok(number) = name.parse::<i32>() {
+        return (0..=64).contains(&number).then_some(number);
+    }
+    longshore_bundle::signal_number(name).ok()
+}
+
+/// `longshore-runc delete`
+pub(crate) fn delete(global: &Global, arguments: &Arguments) -> Outcome {
+    let force = arguments.is_on("force");
+    block_on(async {
+        let deleted = async {
+            let (executor, id) = global.executor_of(arguments.id())?;
+            let status = executor.state(&id).await?.status;
+            // One that waits for its start has done nothing that could be lost.
+            let mode = if force || status == Status::Created {
+                DeleteMode::Force
+            } else {
+                DeleteMode::Stopped
+            };
+            Ok(executor.delete(&id, mode).await?)
+        };
+        match deleted.await {
+            Err::<(), anyhow::Error>(error) if force && is_not_found(&error) => Ok(0),
+            deleted => Ok(deleted.map(|()| 0)?),
+        }
+    })
+}
+
+fn is_not_found(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(RuntimeError::NotFound(_)))
+}
+
+/// `longshore-runc pause`
+pub(crate) fn pause(global: &Global, arguments: &Arguments) -> Outcome {
+    block_on(async {
+        let (executor, id) = global.executor_of(arguments.id())?;
+        executor.pause(&id).await?;
+        Ok(0)
+    })
+}
+
+/// `longshore-runc resume`
+pub(crate) fn resume(global: &Global, arguments: &Arguments) -> Outcome {
+    block_on(async {
+        let (executor, id) = global.executor_of(arguments.id())?;
+        executor.resume(&id).await?;
+        Ok(0)
+    })
+}

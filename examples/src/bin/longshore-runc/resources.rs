@@ -1,0 +1,202 @@
+//! `update` and `events`: limits and use.
+
+use std::io::{Read, Write};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use longshore_runtime::{Executor, Stats, Status};
+use oci_spec::runtime::LinuxResources;
+use serde_json::{Map, Value, json};
+
+use crate::args::Arguments;
+use crate::failure::{Failure, Outcome, path_error};
+use crate::global::Global;
+use crate::{block_on, refuse};
+
+/// `longshore-runc update`
+pub(crate) fn update(global: &Global, arguments: &Arguments) -> Outcome {
+    refuse(arguments, &["l3-cache-schema", "mem-bw-schema"])?;
+    block_on(async {
+        let (executor, id) = global.executor_of(arguments.id())?;
+        let resources = match arguments.filled("resources") {
+            Some(path) => resources_from(path)?,
+            None => resources_of_flags(arguments)?,
+        };
+        executor.update(&id, &resources).await?;
+        Ok(0)
+    })
+}
+
+fn resources_from(path: &str) -> anyhow::Result<LinuxResources> {
+    let mut json = Vec::new();
+    if path == "-" {
+        std::io::stdin()
+            .read_to_end(&mut json)
+            .context("read the resources from standard input")?;
+    } else {
+        let file = Path::new(path);
+        json = std::fs::read(file).map_err(|error| path_error("open", file, &error))?;
+    }
+    let mut json = serde_json::Deserializer::from_slice(&json);
+    serde_path_to_error::deserialize(&mut json).map_err(|error| anyhow::anyhow!("{}: {}", error.path(), error.inner()))
+}
+
+/// How the value of a flag is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Text,
+    Unsigned,
+    Signed,
+    /// Bytes with a suffix, or -1.
+    Bytes,
+}
+
+/// Which flag sets which field of the runtime spec's resources.
+const FIELDS: [(&str, &str, &str, Form); 14] = [
+    ("blkio-weight", "blockIO", "weight", Form::Unsigned),
+    ("cpu-period", "cpu", "period", Form::Unsigned),
+    ("cpu-quota", "cpu", "quota", Form::Signed),
+    ("cpu-burst", "cpu", "burst", Form::Unsigned),
+    ("cpu-share", "cpu", "shares", Form::Unsigned),
+    ("cpu-rt-period", "cpu", "realtimePeriod", Form::Unsigned),
+    ("cpu-rt-runtime", "cpu", "realtimeRuntime", Form::Signed),
+    ("cpu-idle", "cpu", "idle", Form::Signed),
+    ("cpuset-cpus", "cpu", "cpus", Form::Text),
+    ("cpuset-mems", "cpu", "mems", Form::Text),
+    ("memory", "memory", "limit", Form::Bytes),
+    ("memory-reservation", "memory", "reservation", Form::Bytes),
+    ("memory-swap", "memory", "swap", Form::Bytes),
+    ("pids-limit", "pids", "limit", Form::Signed),
+];
+
+fn resources_of_flags(arguments: &Arguments) -> anyhow::Result<LinuxResources> {
+    let mut resources = Map::new();
+    for (flag, section, field, form) in FIELDS {
+        let Some(given) = arguments.filled(flag) else { continue };
+        let bad = || format!("invalid value for {flag}: \"{given}\"");
+        let value: Value = match form {
+            Form::Text => given.into(),
+            Form::Unsigned => given.parse::<u64>().with_context(bad)?.into(),
+            Form::Signed => given.parse::<i64>().with_context(bad)?.into(),
+            Form::Bytes => bytes(given).with_context(bad)?.into(),
+        };
+        let section = resources.entry(section).or_insert_with(|| Value::Object(Map::new()));
+        section[field] = value;
+    }
+    if resources.is_empty() {
+        bail!("nothing to update: say a limit, or --resources FILE");
+    }
+    Ok(serde_json::from_value(resources.into())?)
+}
+
+/// A number of bytes with a suffix of binary powers (`512m`, `1.5GiB`), or -1 for no limit.
+fn bytes(text: &str) -> anyhow::Result<i64> {
+    if text == "-1" {
+        return Ok(-1);
+    }
+    let end = text
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let number: f64 = number.parse().context("not a number")?;
+    let unit = unit.trim().to_ascii_lowercase();
+    let letters = unit
+        .strip_suffix("ib")
+        .or_else(|| unit.strip_suffix('b'))
+        .unwrap_or(&unit);
+    let power = match letters {
+        "" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        "p" => 5,
+        _ => bail!("unknown unit"),
+    };
+    // Whole bytes, as far as a float has them: limits are far below 2^53.
+    Ok((number * 1024f64.powi(power)) as i64)
+}
+
+/// `longshore-runc events --stats`
+pub(crate) fn events(global: &Global, arguments: &Arguments) -> Outcome {
+    refuse(arguments, &["interval"])?;
+    if !arguments.is_on("stats") {
+        return Err(Failure::new(
+            "events without --stats is not supported yet: it would need to tell of out-of-memory kills",
+        ));
+    }
+    let (id, stats) = block_on(async {
+        let (executor, id) = global.executor_of(arguments.id())?;
+        if executor.state(&id).await?.status == Status::Stopped {
+            return Err(Failure::new(format!("container with id {id} is not running")));
+        }
+        let stats = executor.stats(&id).await?;
+        Ok((id, stats))
+    })?;
+    let event = json!({ "type": "stats", "id": id.as_str(), "data": data(&stats) });
+    writeln!(std::io::stdout(), "{event}")?;
+    Ok(0)
+}
+
+/// The part of runc's `data` that the executor knows.
+fn data(stats: &Stats) -> Value {
+    let mut data = Map::new();
+    if let Some(cpu) = &stats.cpu {
+        let nanos = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let usage = json!({ "total": nanos(cpu.total), "kernel": nanos(cpu.system), "user": nanos(cpu.user) });
+        let throttling = json!({
+            "periods": cpu.periods,
+            "throttledPeriods": cpu.throttled_periods,
+            "throttledTime": nanos(cpu.throttled),
+        });
+        data.insert("cpu".into(), json!({ "usage": usage, "throttling": throttling }));
+    }
+    if let Some(memory) = &stats.memory {
+        let limit = memory.limit.unwrap_or(u64::MAX);
+        let mut usage = json!({ "limit": limit, "usage": memory.usage, "failcnt": 0 });
+        if let Some(peak) = memory.peak {
+            usage["max"] = peak.into();
+        }
+        let mut section = json!({ "usage": usage });
+        if let Some(swap) = memory.swap {
+            section["swap"] = json!({ "limit": 0, "usage": swap, "failcnt": 0 });
+        }
+        data.insert("memory".into(), section);
+    }
+    if let Some(pids) = &stats.pids {
+        let mut section = json!({ "current": pids.current });
+        if let Some(limit) = pids.limit {
+            section["limit"] = limit.into();
+        }
+        data.insert("pids".into(), section);
+    }
+    data.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_docker_reads_them() {
+        let read = |text| bytes(text).ok();
+        assert_eq!(read("0"), Some(0));
+        assert_eq!(read("-1"), Some(-1));
+        assert_eq!(read("64k"), Some(65_536));
+        assert_eq!(read("1.5GiB"), Some(1_610_612_736));
+        assert_eq!(read("32MB"), Some(33_554_432));
+        assert_eq!((read("x"), read("1z"), read("-2")), (None, None, None));
+    }
+
+    #[test]
+    fn every_field_of_the_table_is_one_of_the_spec() {
+        for (flag, _, field, form) in FIELDS {
+            let value = if form == Form::Text { "0-1" } else { "100" };
+            let words = [format!("--{flag}={value}"), "id".to_owned()];
+            let read = Arguments::read(crate::commands::UPDATE_FLAGS, crate::args::Order::Anywhere, words);
+            let resources = resources_of_flags(&read.expect("a flag")).expect("a value");
+            let json = serde_json::to_value(&resources).expect("JSON").to_string();
+            assert!(json.contains(&format!("\"{field}\":")), "{flag}: {json}");
+        }
+    }
+}
