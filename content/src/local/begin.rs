@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::claim::Claim;
 use super::data::DataFile;
+use super::durable::Syncing;
 use super::hashing::Hashing;
 use super::ingest::{LocalIngest, Shared};
 use super::record::{Checkpoint, Request};
@@ -64,10 +65,11 @@ pub(crate) fn begin(store: &Arc<Inner>, reservation: Reservation, request: &Inge
     slot.set_writer(shared.clone());
     let writer = Writer {
         commands: queue,
-        data,
         hashing: Hashing::new(hasher),
+        syncing: Syncing::new(data.clone(), claim.path().into()),
         written: offset,
         checkpointed: offset,
+        data,
         air,
         claim: Some(claim),
         _reservation: reservation,

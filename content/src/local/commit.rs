@@ -20,7 +20,7 @@ use crate::{Error, ErrorKind, Expected, Info, IngestStatus, Result};
 impl Writer {
     /// Commits. Afterwards followers know the outcome, and what can't be resumed is removed.
     pub(crate) fn commit(&mut self, expected: &Expected) -> Result<Info> {
-        let hasher = self.hashing.finish();
+        let hasher = self.rest();
         if let Some(failure) = self.air.shared.failure() {
             return Err(failure);
         }

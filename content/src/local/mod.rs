@@ -4,6 +4,7 @@ mod begin;
 mod claim;
 mod commit;
 mod data;
+mod durable;
 mod hashing;
 mod ingest;
 mod layout;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use oci_spec::image::Digest;
+use rustix::io::Errno;
 
 use super::begin::{LeftOver, begin};
 use super::claim::Claim;
@@ -35,8 +36,8 @@ use crate::{Blob, ContentStore, Error, Info, Ingest, IngestRequest, IngestStatus
 /// ```
 ///
 /// # Crashes
-/// After `kill -9` a partial ingest resumes at most 16 MiB before its last byte; after a power loss it resumes where a
-/// writer last was dropped. Neither hashes again what it had.
+/// After `kill -9` a partial ingest resumes at most some 16 MiB before its last byte; after a power loss it resumes at
+/// the last byte of which the disk was known to have it. Neither hashes again what it had.
 #[derive(Clone, Debug)]
 pub struct LocalStore(Arc<Inner>);
 
@@ -106,7 +107,7 @@ impl Inner {
                 size: metadata.size(),
                 source: Arc::new(source),
             })),
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).during("opening", path),
+            Err(error) if !is_absent(&error) => Err(error).during("opening", path),
             _ => Err(Error::NotFound(digest.clone())),
         }
     }
@@ -235,6 +236,11 @@ impl ContentStore for LocalStore {
         let digest = digest.clone();
         self.with(move |inner| inner.remove(&digest)).await
     }
+}
+
+/// Nothing there, or a symbolic link, which is never a blob of ours.
+fn is_absent(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
 /// When the future that begins an ingest is dropped, its blocking part still runs: others wait for it, as for a

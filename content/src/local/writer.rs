@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::begin;
 use super::claim::Claim;
 use super::data::DataFile;
+use super::durable::Syncing;
 use super::hashing::Hashing;
 use super::ingest::{Command, Shared};
 use super::record::Checkpoint;
@@ -32,6 +33,7 @@ pub(crate) struct Writer {
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
     pub(crate) data: Arc<DataFile>,
     pub(crate) hashing: Hashing,
+    pub(crate) syncing: Syncing,
     pub(crate) written: u64,
     pub(crate) checkpointed: u64,
     pub(crate) air: Airborne,
@@ -158,18 +160,30 @@ impl Writer {
         }
         self.checkpointed = self.written;
         let (offset, directory) = (self.written, self.air.shared.path.clone());
+        let syncing = self.syncing.handover();
         self.hashing.look(move |hasher| {
+            let checkpoint = Checkpoint::new(offset, hasher);
             // Without it a killed process fetches more again; that is all.
-            if let Err(error) = Checkpoint::new(offset, hasher).save_volatile(&directory) {
+            if let Err(error) = checkpoint.clone().save_volatile(&directory) {
                 tracing::debug!(%error, "no checkpoint of an ingest");
             }
+            if let Some(syncing) = syncing {
+                syncing.offer(checkpoint);
+            }
         });
+    }
+
+    /// Waits for the helping threads, and returns the hash of all that was written.
+    pub(crate) fn rest(&mut self) -> Hasher {
+        let hasher = self.hashing.finish();
+        self.syncing.finish();
+        hasher
     }
 
     /// Starts over in a new file, for followers may still read the old one.
     fn restart(&mut self) -> Result<()> {
         self.air.land(Outcome::Abandoned);
-        self.hashing.finish();
+        self.rest();
         let restarted = self.renew();
         match &restarted {
             Ok(()) => self.air.shared.recover(),
@@ -186,6 +200,7 @@ impl Writer {
             .expect("only a commit removes the claim, and it ends the thread");
         self.data = Arc::new(begin::start_over(claim)?);
         self.hashing = Hashing::new(Hasher::expecting(shared.expected.digest.as_ref())?);
+        self.syncing = Syncing::new(self.data.clone(), shared.path.clone());
         (self.written, self.checkpointed) = (0, 0);
         *lock(&shared.flight) = Flight::new(&shared.reference, self.data.clone(), shared.expected.size, 0);
         self.air.announce();
@@ -195,7 +210,7 @@ impl Writer {
     /// The handle is gone: leaves what is needed to go on later.
     fn park(mut self) {
         self.air.land(Outcome::Abandoned);
-        let hasher = self.hashing.finish();
+        let hasher = self.rest();
         if self.air.shared.failure().is_some() {
             // The hash has seen bytes that the file has not; an earlier checkpoint still holds.
             return;
