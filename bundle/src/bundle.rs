@@ -19,10 +19,11 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Writes a bundle: `directory` (mode 0711, made if it is missing), its `config.json`, and the directory that `root.path` names if that lies inside.
+    /// Writes a bundle: `directory` (mode 0711, made if it is missing), its `config.json`, and the directory that
+    /// `root.path` names if that lies inside.
     ///
-    /// `config.json` is [canonical](crate::canonical_json), readable by its owner alone (the environment may hold secrets), and there whole or not at all: after a crash it is the old one or the new
-    /// one. Blocks on disk.
+    /// `config.json` is [canonical](crate::canonical_json), readable by its owner alone (the environment may hold
+    /// secrets), and there whole or not at all: after a crash it is the old one or the new one. Blocks on disk.
     ///
     /// # Errors
     /// What writing fails with.
@@ -42,11 +43,12 @@ impl Bundle {
         Ok(bundle)
     }
 
-    /// Reads a bundle. Unknown fields are ignored, as the runtime spec asks; a value that is not what its field takes is not. Blocks on disk.
+    /// Reads a bundle. Unknown fields are ignored, as the runtime spec asks; a value that is not what its field takes
+    /// is not. Blocks on disk.
     ///
     /// # Errors
-    /// [`Invalid`](crate::ErrorKind::Invalid) with the line and the field (`linux.seccomp.defaultAction: unknown variant ...`), or for a file of more than [`CONFIG_LIMIT`] bytes;
-    /// what reading fails with.
+    /// [`Invalid`](crate::ErrorKind::Invalid) with the line and the field (`linux.seccomp.defaultAction: unknown
+    /// variant ...`), or for a file of more than [`CONFIG_LIMIT`] bytes; what reading fails with.
     pub fn load(directory: impl Into<PathBuf>) -> Result<Self> {
         let directory = directory.into();
         let path = directory.join(CONFIG);

@@ -5,7 +5,8 @@ use serde_json::ser::{PrettyFormatter, Serializer};
 
 use crate::{Error, Result};
 
-/// A spec as JSON that is the same for the same spec, whoever wrote it: keys in order, sets in order, indented by tabs as runc does, a newline at the end.
+/// A spec as JSON that is the same for the same spec, whoever wrote it: keys in order, sets in order, indented by
+/// tabs as runc does, a newline at the end.
 ///
 /// # Errors
 /// [`Invalid`](crate::ErrorKind::Invalid) for a path in the spec that is not UTF-8, which JSON can't hold.

@@ -72,8 +72,9 @@ pub fn all_capabilities() -> Capabilities {
     BY_NUMBER.into_iter().collect()
 }
 
-/// The capabilities that the calling thread could hand on: its bounding set. An engine that was itself started with fewer than all can pass
-/// this to [`SpecBuilder::limit_capabilities`](crate::SpecBuilder::limit_capabilities), so that "all" means all there are.
+/// The capabilities that the calling thread could hand on: its bounding set. An engine that was itself started with
+/// fewer than all can pass this to [`SpecBuilder::limit_capabilities`](crate::SpecBuilder::limit_capabilities), so
+/// that "all" means all there are.
 ///
 /// # Errors
 /// [`Io`](crate::ErrorKind::Io) when `/proc/thread-self/status` can't be read.

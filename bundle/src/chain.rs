@@ -6,7 +6,8 @@ use crate::{Error, Result};
 /// The diffIDs of an image, lowest layer first.
 ///
 /// # Errors
-/// [`Invalid`](crate::ErrorKind::Invalid) for one that is no digest, or of another algorithm than sha256, sha384 and sha512.
+/// [`Invalid`](crate::ErrorKind::Invalid) for one that is no digest, or of another algorithm than sha256, sha384 and
+/// sha512.
 pub fn diff_ids(config: &ImageConfiguration) -> Result<Vec<Digest>> {
     let parse = |(index, value): (usize, &String)| {
         let invalid = |reason: String| Error::InvalidDiffId {
@@ -27,7 +28,8 @@ pub fn diff_ids(config: &ImageConfiguration) -> Result<Vec<Digest>> {
 
 /// The chainIDs of a stack of layers, lowest first (image spec, "Layer ChainID").
 ///
-/// A chainID names the filesystem that results from a layer on top of all below it; it is the name of the layer's committed snapshot.
+/// A chainID names the filesystem that results from a layer on top of all below it; it is the name of the layer's
+/// committed snapshot.
 pub fn chain_ids(diff_ids: &[Digest]) -> Vec<String> {
     let mut chain: Vec<String> = Vec::with_capacity(diff_ids.len());
     for diff_id in diff_ids {

@@ -71,7 +71,7 @@ pub enum Error {
     },
     /// The layer is not the one that the image's config names.
     #[error(
-        "layer {index} ({digest}) unpacks to {actual}, the image's config says {expected}: layer and config do not belong together"
+        "layer {index} ({digest}) unpacks to {actual}, the image's config says {expected}: they do not belong together"
     )]
     DiffIdMismatch {
         /// Its place, from 0.

@@ -1,8 +1,9 @@
 //! From an OCI image to a runnable bundle: unpacking layers, building the runtime specification.
 //!
-//! - [`Unpacker`] applies an image's layers on top of each other, each a snapshot of its own, while they are still being fetched.
-//! - [`SpecBuilder`] makes the runtime spec of a container out of an image's config and the caller's options: Docker's mounts, capabilities, masked paths and
-//!   system calls, but no way to gain privileges.
+//! - [`Unpacker`] applies an image's layers on top of each other, each a snapshot of its own, while they are still
+//!   being fetched.
+//! - [`SpecBuilder`] makes the runtime spec of a container out of an image's config and the caller's options:
+//!   Docker's mounts, capabilities, masked paths and system calls, but no way to gain privileges.
 //! - [`MountsView`] reads `/etc/passwd` and `/etc/group` of a root filesystem that is not mounted and not trusted.
 //! - [`Bundle`] writes and reads `config.json`.
 //!
@@ -52,8 +53,8 @@ pub use rootfs::{MountsView, NoFiles, RootFiles};
 pub use seccomp::{default_profile, native_arch};
 pub use signal::{DEFAULT_STOP_SIGNAL, signal_number, stop_signal};
 pub use spec::{
-    Bind, CgroupAccess, CgroupVersion, Device, HookPoint, IdMappings, ImageAnnotations, ImageVolumes, Namespace,
-    NewPrivileges, RootAccess, Rootless, SPEC_VERSION, Seccomp, SpecBuilder, SwapLimit, Terminal, Tmpfs,
+    Bind, CgroupAccess, CgroupVersion, Device, ExecSpec, HookPoint, IdMappings, ImageAnnotations, ImageVolumes,
+    Namespace, NewPrivileges, RootAccess, Rootless, SPEC_VERSION, Seccomp, SpecBuilder, SwapLimit, Terminal, Tmpfs,
     default_masked_paths, default_readonly_paths, host_devices, runc_rootless_spec, runc_spec, thermal_paths,
 };
 pub use unpack::{LayerProgress, LayerState, MissingLayers, UnpackObserver, UnpackOptions, Unpacked, Unpacker};

@@ -1,4 +1,5 @@
-//! Users and groups of a root filesystem: passwd(5) and group(5), read as Docker and containerd read them, but with no line believed that is not whole.
+//! Users and groups of a root filesystem: passwd(5) and group(5), read as Docker and containerd read them, but with
+//! no line believed that is not whole.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -12,7 +13,8 @@ const MAX_ID: u32 = i32::MAX as u32;
 /// What setgroups(2) takes at most.
 const MAX_GROUPS: usize = 65536;
 
-/// Who runs: `user`, `uid`, `user:group`, in any mixture of names and numbers (image spec, `config.User`). Empty is root.
+/// Who runs: `user`, `uid`, `user:group`, in any mixture of names and numbers (image spec, `config.User`). Empty is
+/// root.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserSpec {
     user: Option<NameOrId>,
@@ -27,7 +29,8 @@ pub struct ResolvedUser {
     pub uid: u32,
     /// Its group.
     pub gid: u32,
-    /// Supplementary groups, without duplicates; `gid` comes first, so that a process cannot shed the denials of a group that it is in (CVE-2022-36109).
+    /// Supplementary groups, without duplicates; `gid` comes first, so that a process cannot shed the denials of a
+    /// group that it is in (CVE-2022-36109).
     pub additional_gids: Vec<u32>,
     /// Its home directory; `/` if it has no entry in `/etc/passwd`.
     pub home: String,
@@ -69,9 +72,11 @@ impl UserSpec {
         }
     }
 
-    /// Looks the user up in `/etc/passwd` and `/etc/group` of `files`. Without a group, the user's own group and its supplementary groups apply; with one, only that.
+    /// Looks the user up in `/etc/passwd` and `/etc/group` of `files`. Without a group, the user's own group and its
+    /// supplementary groups apply; with one, only that.
     ///
-    /// A number need not be known there; a name must be. Lines that are not whole and numeric where they should be are skipped.
+    /// A number need not be known there; a name must be. Lines that are not whole and numeric where they should be
+    /// are skipped.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) for a name that is not there; what [`RootFiles::read`] fails with.
@@ -204,7 +209,8 @@ fn group_entries(group: &[u8]) -> impl Iterator<Item = (&[u8], u32, &[u8])> {
     })
 }
 
-/// The lines worth looking at: no comments, no NIS inclusions (`+name`), nothing with a NUL, which no C program would read as we do.
+/// The lines worth looking at: no comments, no NIS inclusions (`+name`), nothing with a NUL, which no C program would
+/// read as we do.
 fn lines(file: &[u8]) -> impl Iterator<Item = &[u8]> {
     file.split(|byte| *byte == b'\n')
         .map(|line| line.trim_ascii())

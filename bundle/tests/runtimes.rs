@@ -109,7 +109,8 @@ fn capabilities_are_what_was_asked_for() {
     for output in outputs(held, "grep -E 'Cap(Eff|Bnd|Inh|Amb)|NoNew' /proc/self/status") {
         assert_eq!(
             output,
-            "CapInh:\t0000000000000000\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\nCapAmb:\t0000000000000000\nNoNewPrivs:\t0\n"
+            "CapInh:\t0000000000000000\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\n\
+             CapAmb:\t0000000000000000\nNoNewPrivs:\t0\n"
         );
     }
     for output in outputs(|spec| spec.user("web"), "grep -E 'Cap(Eff|Bnd)' /proc/self/status") {
@@ -120,7 +121,9 @@ fn capabilities_are_what_was_asked_for() {
 #[test]
 fn the_filter_and_the_masks_hold() {
     let script = "unshare -m true 2>/dev/null || echo no unshare; mount -t tmpfs x /tmp 2>/dev/null || echo no mount; \
-                  (echo 1 > /proc/sys/kernel/panic) 2>/dev/null || echo no sysctl; busybox cat /proc/interrupts /proc/kcore /proc/keys 2>/dev/null | busybox wc -c; grep Seccomp: /proc/self/status";
+                  (echo 1 > /proc/sys/kernel/panic) 2>/dev/null || echo no sysctl; \
+                  busybox cat /proc/interrupts /proc/kcore /proc/keys 2>/dev/null | busybox wc -c; \
+                  grep Seccomp: /proc/self/status";
     for output in outputs(|spec| spec, script) {
         assert_eq!(output, "no unshare\nno mount\nno sysctl\n0\nSeccomp:\t2\n");
     }
@@ -136,7 +139,8 @@ fn mounts_are_where_they_were_put() {
             .bind(Bind::new(&path, "/data").read_only())
             .tmpfs(Tmpfs::new("/scratch").size(1 << 20))
     };
-    let script = "cat /data/file; touch /data/x 2>/dev/null || echo data is read-only; touch /x 2>/dev/null || echo root is read-only; touch /scratch/x && echo scratch is not; \
+    let script = "cat /data/file; touch /data/x 2>/dev/null || echo data is read-only; \
+                  touch /x 2>/dev/null || echo root is read-only; touch /scratch/x && echo scratch is not; \
                   cat /proc/sys/net/ipv4/ip_unprivileged_port_start";
     for output in outputs(change, script) {
         assert_eq!(

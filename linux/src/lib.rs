@@ -22,7 +22,9 @@ mod process;
 mod raw;
 mod signal;
 
-pub use bpf::SockFilter;
+pub use bpf::{
+    EbpfInstruction, SockFilter, attach_device_program, detach_device_program, device_programs, load_device_program,
+};
 pub use clone::{ChildOf, CloneOptions, Cloned, Namespaces, clone3};
 pub use mount::Mount;
 pub use mount_attr::{AttrChange, Depth, MountAttr, Propagation, mount_setattr};

@@ -12,6 +12,7 @@ mod local;
 mod plan;
 mod stats;
 
+pub mod cgroup;
 pub mod seccomp;
 
 pub use error::{Error, ErrorKind, Result};

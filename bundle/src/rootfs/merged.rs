@@ -1,5 +1,6 @@
-//! One tree out of several directories, upper ones first, with the rules of overlayfs (Documentation/filesystems/overlayfs.rst): what is above hides what is
-//! below, directories merge, whiteouts and opaque directories end the search.
+//! One tree out of several directories, upper ones first, with the rules of overlayfs
+//! (Documentation/filesystems/overlayfs.rst): what is above hides what is below, directories merge, whiteouts and
+//! opaque directories end the search.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -66,9 +67,11 @@ impl Merged {
         Self { layers, overlay }
     }
 
-    /// Finds what is at `path` and is no directory, as an `O_PATH` descriptor. Symbolic links, absolute ones too, stay inside the tree.
+    /// Finds what is at `path` and is no directory, as an `O_PATH` descriptor. Symbolic links, absolute ones too,
+    /// stay inside the tree.
     ///
-    /// Every name is looked up by descriptor and without following it, so that a tree that changes meanwhile can't lead out either.
+    /// Every name is looked up by descriptor and without following it, so that a tree that changes meanwhile can't
+    /// lead out either.
     pub(super) fn find(&self, path: &Path) -> Result<Option<OwnedFd>, Failure> {
         let mut walk = Walk {
             merged: self,
@@ -166,7 +169,8 @@ impl Walk<'_> {
         self.here = None;
     }
 
-    /// Descends anew to the parent: cheaper in descriptors than keeping one for each directory above, of which a hostile tree has many.
+    /// Descends anew to the parent: cheaper in descriptors than keeping one for each directory above, of which a
+    /// hostile tree has many.
     fn up(&mut self) -> Result<(), Failure> {
         let mut names = std::mem::take(&mut self.names);
         names.pop();
@@ -218,7 +222,8 @@ fn read_link(link: BorrowedFd<'_>) -> Result<PathBuf, Errno> {
     Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
 }
 
-/// The first byte of an extended attribute. An `O_PATH` descriptor has none, so the way leads through procfs, which pins the same inode.
+/// The first byte of an extended attribute. An `O_PATH` descriptor has none, so the way leads through procfs, which
+/// pins the same inode.
 fn mark(entry: BorrowedFd<'_>, name: String) -> Result<Option<u8>, Errno> {
     let mut value = [0; 8];
     match rustix::fs::getxattr(proc_path(entry), name, &mut value[..]) {

@@ -11,15 +11,17 @@ use crate::{Error, Result};
 
 pub use view::MountsView;
 
-/// Files of a container's root filesystem, as they will be once it is mounted: what the spec builder reads `/etc/passwd` and `/etc/group` from.
+/// Files of a container's root filesystem, as they will be once it is mounted: what the spec builder reads
+/// `/etc/passwd` and `/etc/group` from.
 ///
-/// Calls may block on disk. An implementation must treat the tree as hostile: no path leaves it, whatever its symbolic links say; nothing but a
-/// regular file is opened; no more than `limit` bytes are read.
+/// Calls may block on disk. An implementation must treat the tree as hostile: no path leaves it, whatever its
+/// symbolic links say; nothing but a regular file is opened; no more than `limit` bytes are read.
 pub trait RootFiles: Debug + Send + Sync {
     /// The bytes of a regular file, by absolute path; `None` when there is none at that path.
     ///
     /// # Errors
-    /// [`Invalid`](crate::ErrorKind::Invalid) when it is longer than `limit` bytes or something else than a file, or its links lead in a circle.
+    /// [`Invalid`](crate::ErrorKind::Invalid) when it is longer than `limit` bytes or something else than a file, or
+    /// its links lead in a circle.
     fn read(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>>;
 }
 

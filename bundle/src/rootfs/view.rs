@@ -10,22 +10,23 @@ use super::merged::{Failure, Merged, Overlay, proc_path};
 use super::{RootFiles, refuse, too_long};
 use crate::{Error, Result};
 
-/// The files behind a snapshot's mounts, looked up without mounting anything: in the source of a bind mount, or through the upper and lower directories of an
-/// overlay with its whiteouts and opaque directories.
+/// The files behind a snapshot's mounts, looked up without mounting anything: in the source of a bind mount, or
+/// through the upper and lower directories of an overlay with its whiteouts and opaque directories.
 ///
-/// Limits: directories that were renamed under `redirect_dir=on`, and files that are `metacopy` stubs, are not followed into lower layers. Reading
-/// files needs `/proc`.
+/// Limits: directories that were renamed under `redirect_dir=on`, and files that are `metacopy` stubs, are not
+/// followed into lower layers. Reading files needs `/proc`.
 #[derive(Debug)]
 pub struct MountsView {
     merged: Merged,
 }
 
 impl MountsView {
-    /// Opens the directories of a snapshot's mounts. The last mount of the root hides those before it, as it will when they are performed.
+    /// Opens the directories of a snapshot's mounts. The last mount of the root hides those before it, as it will
+    /// when they are performed.
     ///
     /// # Errors
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) for another type than `bind` and `overlay`, and for mounts below the root;
-    /// what opening the directories fails with.
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for another type than `bind` and `overlay`, and for mounts
+    /// below the root; what opening the directories fails with.
     pub fn new(mounts: &[Mount]) -> Result<Self> {
         if let Some(mount) = mounts.iter().find(|mount| mount.target.is_some()) {
             return Err(unsupported(
@@ -85,7 +86,8 @@ impl RootFiles for MountsView {
     }
 }
 
-/// Reads what an `O_PATH` descriptor names, once it is known to be a file: opening a device or a pipe has effects, or waits for ever.
+/// Reads what an `O_PATH` descriptor names, once it is known to be a file: opening a device or a pipe has effects, or
+/// waits for ever.
 fn read_regular(entry: OwnedFd, path: &Path, limit: u64) -> Result<Vec<u8>> {
     let failed = |errno: rustix::io::Errno| Error::io("reading", path)(errno.into());
     let stat = fstat(&entry).map_err(failed)?;

@@ -51,10 +51,13 @@ pub fn native_arch() -> Arch {
     }
 }
 
-/// The profile that a container of `arch` with these capabilities in its bounding set gets unless its options say otherwise: what Docker's default profile allows, and EPERM for the rest.
+/// The profile that a container of `arch` with these capabilities in its bounding set gets unless its options say
+/// otherwise: what Docker's default profile allows, and EPERM for the rest.
 ///
-/// - `clone` may not make namespaces without `CAP_SYS_ADMIN`; `clone3`, whose flags a filter can't see, says ENOSYS then, so that the C library falls back on `clone`.
-/// - `socket` may not be of the families `AF_ALG` (kernel crypto; a long line of kernel bugs) and `AF_VSOCK` (which no namespace confines).
+/// - `clone` may not make namespaces without `CAP_SYS_ADMIN`; `clone3`, whose flags a filter can't see, says ENOSYS
+///   then, so that the C library falls back on `clone`.
+/// - `socket` may not be of the families `AF_ALG` (kernel crypto; a long line of kernel bugs) and `AF_VSOCK` (which
+///   no namespace confines).
 /// - Programs of the architecture's 32-bit relatives are filtered by the same rules.
 pub fn default_profile(arch: Arch, capabilities: &Capabilities) -> LinuxSeccomp {
     let admin = capabilities.contains(&Capability::SysAdmin);

@@ -2,8 +2,8 @@
 
 use oci_spec::runtime::Capability;
 
-/// Calls that every container may make, with any arguments. `ptrace` and its relatives are among them because kernels before 4.8, where they
-/// could be used to get around a filter, are too old for this engine anyway.
+/// Calls that every container may make, with any arguments. `ptrace` and its relatives are among them because kernels
+/// before 4.8, where they could be used to get around a filter, are too old for this engine anyway.
 pub(super) const ALWAYS: &str = "
     accept accept4 access adjtimex alarm
     bind brk
@@ -76,7 +76,9 @@ pub(super) const BY_CAPABILITY: &[(Capability, &str)] = &[
     (Capability::DacReadSearch, "open_by_handle_at"),
     (
         Capability::SysAdmin,
-        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie lsm_get_self_attr lsm_list_modules lsm_set_self_attr mount mount_setattr move_mount open_tree perf_event_open quotactl quotactl_fd setdomainname sethostname setns syslog umount umount2 unshare",
+        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie lsm_get_self_attr \
+         lsm_list_modules lsm_set_self_attr mount mount_setattr move_mount open_tree perf_event_open quotactl \
+         quotactl_fd setdomainname sethostname setns syslog umount umount2 unshare",
     ),
     (Capability::SysBoot, "reboot"),
     (Capability::SysChroot, "chroot"),

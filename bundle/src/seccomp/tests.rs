@@ -216,7 +216,8 @@ fn names_are_there_once_and_in_order() {
     assert!(names.len() > 380, "{}", names.len());
 }
 
-/// Against podman's profile as Debian installs it: what that allows to everyone and ours does not is named here, with its reason.
+/// Against podman's profile as Debian installs it: what that allows to everyone and ours does not is named here, with
+/// its reason.
 #[test]
 fn podman_allows_no_more_than_is_known() {
     const PATH: &str = "/usr/share/containers/seccomp.json";
@@ -225,7 +226,8 @@ fn podman_allows_no_more_than_is_known() {
         return;
     };
     let theirs: serde_json::Value = serde_json::from_slice(&text).expect("json");
-    // Of namespaces and mounts, which Docker leaves to CAP_SYS_ADMIN; of NUMA nodes, which it leaves to CAP_SYS_NICE; of the host; and of calls that i386 had before 1998.
+    // Of namespaces and mounts, which Docker leaves to CAP_SYS_ADMIN; of NUMA nodes, which it leaves to CAP_SYS_NICE;
+    // of the host; and of calls that i386 had before 1998.
     let known = "fsconfig fsmount fsopen fspick mount mount_setattr move_mount open_tree pivot_root setns umount umount2 unshare \
                  get_mempolicy mbind set_mempolicy keyctl pidfd_getfd reboot syslog \
                  readdir sigaction signal sigpending sigsuspend syscall timerfd";

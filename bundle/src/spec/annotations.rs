@@ -12,7 +12,8 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ImageAnnotations {
-    /// `org.opencontainers.image.*` for os, architecture, variant, author, time of creation, exposed ports and stop signal.
+    /// `org.opencontainers.image.*` for os, architecture, variant, author, time of creation, exposed ports and stop
+    /// signal.
     #[default]
     Standard,
     /// Those, and every label of the image; a label of the same name wins.
@@ -25,7 +26,8 @@ pub enum ImageAnnotations {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HookPoint {
-    /// In the runtime's namespaces, before pivot_root, and before the others of that time. Deprecated by the spec, and still in use.
+    /// In the runtime's namespaces, before pivot_root, and before the others of that time. Deprecated by the spec,
+    /// and still in use.
     Prestart,
     /// In the runtime's namespaces, once the container's exist.
     CreateRuntime,

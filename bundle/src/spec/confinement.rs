@@ -10,7 +10,8 @@ use crate::seccomp::{default_profile, native_arch};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NewPrivileges {
-    /// They can't. Docker allows it unless told; here an image is not trusted unless told. `sudo`, `su` and `ping` for ordinary users need [`Allow`](Self::Allow).
+    /// They can't. Docker allows it unless told; here an image is not trusted unless told. `sudo`, `su` and `ping`
+    /// for ordinary users need [`Allow`](Self::Allow).
     #[default]
     Deny,
     /// They can.
@@ -49,7 +50,8 @@ enum Change {
 }
 
 impl SpecBuilder {
-    /// Gives a capability, or all, on top of [`DEFAULT_CAPABILITIES`](crate::DEFAULT_CAPABILITIES). Adding and dropping take effect in the order of the calls.
+    /// Gives a capability, or all, on top of [`DEFAULT_CAPABILITIES`](crate::DEFAULT_CAPABILITIES). Adding and
+    /// dropping take effect in the order of the calls.
     pub fn cap_add(mut self, capability: impl Into<CapabilityName>) -> Self {
         self.confinement.changes.push((Change::Add, capability.into()));
         self
@@ -92,8 +94,9 @@ impl SpecBuilder {
         self
     }
 
-    /// Opens nearly everything, as `docker run --privileged`: all capabilities, all devices (their nodes come with [`host_devices`](crate::host_devices)), no
-    /// seccomp, nothing masked, `/sys` writable, privileges can be raised. What other options say explicitly still counts. The namespaces stay.
+    /// Opens nearly everything, as `docker run --privileged`: all capabilities, all devices (their nodes come with
+    /// [`host_devices`](crate::host_devices)), no seccomp, nothing masked, `/sys` writable, privileges can be raised.
+    /// What other options say explicitly still counts. The namespaces stay.
     pub fn privileged(mut self) -> Self {
         self.confinement.privileged = true;
         self
@@ -122,17 +125,8 @@ impl Options {
         self.selinux.clone()
     }
 
-    /// As Docker: root gets them at once, anyone else has them in the bounding set only, which is what execve(2) would leave. Never inheritable (CVE-2022-24769).
     pub(super) fn capabilities(&self, uid: u32) -> LinuxCapabilities {
-        let bounding = self.bounding();
-        let held = (uid == 0).then(|| bounding.clone());
-        let mut capabilities = LinuxCapabilities::default();
-        capabilities.set_bounding(Some(bounding));
-        capabilities.set_effective(held.clone());
-        capabilities.set_permitted(held);
-        capabilities.set_inheritable(None);
-        capabilities.set_ambient(None);
-        capabilities
+        capabilities_of(uid, self.bounding())
     }
 
     fn bounding(&self) -> Capabilities {
@@ -173,4 +167,17 @@ impl Options {
         });
         linux.set_mount_label(self.mount_label.clone());
     }
+}
+
+/// As Docker: root gets them at once, anyone else has them in the bounding set only, which is what execve(2) would
+/// leave. Never inheritable (CVE-2022-24769).
+pub(super) fn capabilities_of(uid: u32, bounding: Capabilities) -> LinuxCapabilities {
+    let held = (uid == 0).then(|| bounding.clone());
+    let mut capabilities = LinuxCapabilities::default();
+    capabilities.set_bounding(Some(bounding));
+    capabilities.set_effective(held.clone());
+    capabilities.set_permitted(held);
+    capabilities.set_inheritable(None);
+    capabilities.set_ambient(None);
+    capabilities
 }

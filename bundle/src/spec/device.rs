@@ -90,7 +90,8 @@ impl Device {
     }
 }
 
-/// Every device node of the host, for a [privileged](crate::SpecBuilder::privileged) container. What cannot be read is left out, as in Docker.
+/// Every device node of the host, for a [privileged](crate::SpecBuilder::privileged) container. What cannot be read
+/// is left out, as in Docker.
 ///
 /// # Errors
 /// What reading `/dev` fails with.
@@ -115,7 +116,8 @@ pub fn host_devices() -> Result<Vec<Device>> {
     Ok(devices)
 }
 
-/// Nothing is allowed, but making nodes and using those that every container has: null, zero, full, random, urandom, tty, console, ptmx and pseudo terminals.
+/// Nothing is allowed, but making nodes and using those that every container has: null, zero, full, random, urandom,
+/// tty, console, ptmx and pseudo terminals.
 pub(super) fn default_rules() -> Vec<LinuxDeviceCgroup> {
     let (character, block) = (LinuxDeviceType::C, LinuxDeviceType::B);
     let mut rules = vec![

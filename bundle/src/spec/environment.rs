@@ -33,6 +33,16 @@ impl Environment {
         }
     }
 
+    /// The environment that a spec has.
+    pub(super) fn of(entries: &[String]) -> Self {
+        let mut env = Self::default();
+        entries
+            .iter()
+            .filter(|entry| entry.contains('='))
+            .for_each(|entry| env.set_entry(entry));
+        env
+    }
+
     pub(super) fn into_entries(self) -> Result<Vec<String>> {
         self.0.into_iter().map(|(name, value)| entry(&name, &value)).collect()
     }

@@ -24,7 +24,8 @@ pub enum RootAccess {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ImageVolumes {
-    /// They are ordinary directories of the container's own snapshot: they hold what the image put there, and go when the container goes. Not writable under [`RootAccess::ReadOnly`].
+    /// They are ordinary directories of the container's own snapshot: they hold what the image put there, and go when
+    /// the container goes. Not writable under [`RootAccess::ReadOnly`].
     #[default]
     InRoot,
     /// Each is an empty tmpfs.
@@ -94,7 +95,8 @@ impl SpecBuilder {
         self
     }
 
-    /// Any other mount of the runtime spec. Of two mounts with one destination, the later is taken; one of the caller's stands in for a default one.
+    /// Any other mount of the runtime spec. Of two mounts with one destination, the later is taken; one of the
+    /// caller's stands in for a default one.
     pub fn mount(mut self, mount: Mount) -> Self {
         self.filesystem.mounts.push(Wanted::Spec(Box::new(mount)));
         self
@@ -222,7 +224,8 @@ fn make_writable(mount: &mut Mount) {
     }
 }
 
-/// What is hidden from every container: files of procfs and sysfs that tell of the host, or that could hurt it (Docker's list).
+/// What is hidden from every container: files of procfs and sysfs that tell of the host, or that could hurt it
+/// (Docker's list).
 pub fn default_masked_paths() -> Vec<String> {
     let paths = [
         "/proc/acpi",
@@ -248,8 +251,8 @@ pub fn default_readonly_paths() -> Vec<String> {
         .to_vec()
 }
 
-/// The thermal interrupt counters of this host's processors, which Docker hides too: they tell what other programs do. They depend on the host, so [`SpecBuilder`]
-/// does not hide them by itself: pass them to [`SpecBuilder::mask`].
+/// The thermal interrupt counters of this host's processors, which Docker hides too: they tell what other programs
+/// do. They depend on the host, so [`SpecBuilder`] does not hide them by itself: pass them to [`SpecBuilder::mask`].
 pub fn thermal_paths() -> Vec<String> {
     let Ok(entries) = std::fs::read_dir("/sys/devices/system/cpu") else {
         return Vec::new();

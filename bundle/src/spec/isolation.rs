@@ -82,7 +82,8 @@ impl SpecBuilder {
 
     /// A kernel parameter of the container's own namespaces (`net.ipv4.ip_forward`, `kernel.shmmax`, ...).
     ///
-    /// Set by default with a new network namespace, as in Docker: ports below 1024 need no privilege, and every group may send pings.
+    /// Set by default with a new network namespace, as in Docker: ports below 1024 need no privilege, and every group
+    /// may send pings.
     pub fn sysctl(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.isolation.sysctls.insert(name.into(), value.into());
         self

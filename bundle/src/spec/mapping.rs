@@ -1,6 +1,6 @@
 //! Id mappings of a user namespace (user_namespaces(7)).
 
-use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxIdMappingBuilder, User};
 
 use crate::{Error, Result};
 
@@ -15,7 +15,8 @@ pub struct IdMappings {
 }
 
 impl IdMappings {
-    /// The container's root is this user and group of the host, and there is nobody else: what anyone may have without help.
+    /// The container's root is this user and group of the host, and there is nobody else: what anyone may have
+    /// without help.
     pub fn single(uid: u32, gid: u32) -> Self {
         Self::default().uids(0, uid, 1).gids(0, gid, 1)
     }
@@ -48,6 +49,37 @@ impl IdMappings {
     pub fn is_single(&self) -> bool {
         let one = |list: &[LinuxIdMapping]| list.len() == 1 && list[0].size() == 1;
         one(&self.uids) && one(&self.gids)
+    }
+
+    /// Those of a spec with a user namespace of its own.
+    pub(super) fn of_spec(linux: &Linux) -> Option<Self> {
+        let list = |list: &Option<Vec<LinuxIdMapping>>| list.clone().unwrap_or_default();
+        let (uids, gids) = (list(linux.uid_mappings()), list(linux.gid_mappings()));
+        (!uids.is_empty() && !gids.is_empty()).then_some(Self { uids, gids })
+    }
+
+    /// Leaves a user the supplementary groups that have a mapping; none where there is a single one, because
+    /// setgroups(2) is denied there.
+    pub(super) fn fit(&self, user: &mut User) -> Result<()> {
+        if !self.has_uid(user.uid()) {
+            return Err(Error::UnmappedId {
+                what: "user",
+                id: user.uid(),
+            });
+        }
+        if !self.has_gid(user.gid()) {
+            return Err(Error::UnmappedId {
+                what: "group",
+                id: user.gid(),
+            });
+        }
+        let gids = user.additional_gids().clone().unwrap_or_default();
+        let gids: Vec<u32> = match self.is_single() {
+            true => Vec::new(),
+            false => gids.into_iter().filter(|gid| self.has_gid(*gid)).collect(),
+        };
+        user.set_additional_gids((!gids.is_empty()).then_some(gids));
+        Ok(())
     }
 
     pub(super) fn for_spec(&self) -> Result<(Vec<LinuxIdMapping>, Vec<LinuxIdMapping>)> {

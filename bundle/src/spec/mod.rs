@@ -4,6 +4,7 @@ mod annotations;
 mod confinement;
 mod device;
 mod environment;
+mod exec;
 mod filesystem;
 mod isolation;
 mod mapping;
@@ -21,6 +22,7 @@ use crate::{Result, RootFiles};
 pub use annotations::{HookPoint, ImageAnnotations};
 pub use confinement::{NewPrivileges, Seccomp};
 pub use device::{Device, host_devices};
+pub use exec::ExecSpec;
 pub use filesystem::{ImageVolumes, RootAccess, default_masked_paths, default_readonly_paths, thermal_paths};
 pub use isolation::Namespace;
 pub use mapping::IdMappings;
@@ -30,12 +32,15 @@ pub use rootless::{CgroupAccess, Rootless};
 pub use runc::{CgroupVersion, runc_rootless_spec, runc_spec};
 pub use volume::{Bind, Tmpfs};
 
-/// The version of the runtime spec that the specs made here follow: the least that has all they use, so that older executors take them.
+/// The version of the runtime spec that the specs made here follow: the least that has all they use, so that older
+/// executors take them.
 pub const SPEC_VERSION: &str = "1.0.2";
 
-/// Builds the runtime spec of a container from an image's config and the caller's options, as Docker would, but with no way to gain privileges.
+/// Builds the runtime spec of a container from an image's config and the caller's options, as Docker would, but with
+/// no way to gain privileges.
 ///
-/// Nothing is checked until [`build`](Self::build), which is a pure function of the options and the [`RootFiles`]; it does not look at the host.
+/// Nothing is checked until [`build`](Self::build), which is a pure function of the options and the [`RootFiles`]; it
+/// does not look at the host.
 ///
 /// ```
 /// use longshore_bundle::{NoFiles, SpecBuilder};
@@ -71,11 +76,14 @@ impl SpecBuilder {
         Self::default()
     }
 
-    /// Checks all options and builds the spec. `files` is where users and groups are looked up; reading it may block, so call this where that is allowed.
+    /// Checks all options and builds the spec. `files` is where users and groups are looked up; reading it may block,
+    /// so call this where that is allowed.
     ///
     /// # Errors
-    /// [`Invalid`](crate::ErrorKind::Invalid) with the option and what would be right; [`NotFound`](crate::ErrorKind::NotFound) for users and groups;
-    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) for what a rootless container can't have; what `files` fails with.
+    /// [`Invalid`](crate::ErrorKind::Invalid) with the option and what would be right;
+    /// [`NotFound`](crate::ErrorKind::NotFound) for users and groups;
+    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) for what a rootless container can't have; what
+    /// `files` fails with.
     pub fn build(&self, files: &dyn RootFiles) -> Result<Spec> {
         let mut spec = self.skeleton();
         let mut linux = self.isolation.linux()?;

@@ -28,6 +28,12 @@ impl Terminal {
             size: Some((columns, rows)),
         }
     }
+
+    pub(super) fn console_size(self) -> Option<oci_spec::runtime::Box> {
+        let (columns, rows) = self.size?;
+        let size = BoxBuilder::default().width(u64::from(columns)).height(u64::from(rows));
+        Some(size.build().expect("every field has a default"))
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -51,7 +57,8 @@ impl SpecBuilder {
         self
     }
 
-    /// In place of the image's `Entrypoint`, and of its `Cmd` too: that belonged to the other entrypoint. An empty one clears both.
+    /// In place of the image's `Entrypoint`, and of its `Cmd` too: that belonged to the other entrypoint. An empty
+    /// one clears both.
     pub fn entrypoint<S: Into<String>>(mut self, entrypoint: impl IntoIterator<Item = S>) -> Self {
         self.process.entrypoint = Some(entrypoint.into_iter().map(Into::into).collect());
         self
@@ -116,7 +123,7 @@ impl SpecBuilder {
         let user = options.resolve_user(self.config(), files)?;
         let mut process = Process::default();
         process.set_terminal(options.terminal.map(|_| true));
-        process.set_console_size(options.console_size());
+        process.set_console_size(options.terminal.and_then(Terminal::console_size));
         process.set_args(Some(options.command(self.config())?));
         process.set_env(Some(self.environment(&user)?));
         process.set_cwd(options.working_directory(self.config())?);
@@ -126,7 +133,7 @@ impl SpecBuilder {
         process.set_no_new_privileges(Some(self.confinement.no_new_privileges()));
         process.set_apparmor_profile(self.confinement.apparmor_profile());
         process.set_selinux_label(self.confinement.selinux_label());
-        process.set_user(options.spec_user(user)?);
+        process.set_user(spec_user(&user, options.checked_umask()?));
         Ok(process)
     }
 
@@ -172,15 +179,7 @@ impl Options {
             (None, Some(_)) => Vec::new(),
             (None, None) => of_image(Config::cmd),
         };
-        let command: Vec<String> = entrypoint.into_iter().chain(args).collect();
-        match command.first().map(String::as_str) {
-            None => Err(Error::NoCommand),
-            Some("") => Err(Error::option("command", "", "the program's name is empty")),
-            Some(_) => match command.iter().find(|part| part.contains('\0')) {
-                Some(part) => Err(Error::option("command", part, "it has a NUL byte")),
-                None => Ok(command),
-            },
-        }
+        checked_command(entrypoint.into_iter().chain(args).collect())
     }
 
     fn working_directory(&self, config: Option<&Config>) -> Result<PathBuf> {
@@ -208,22 +207,11 @@ impl Options {
         Ok(user)
     }
 
-    fn spec_user(&self, resolved: ResolvedUser) -> Result<User> {
-        if let Some(umask) = self.umask.filter(|umask| *umask > 0o777) {
-            return Err(Error::option("umask", format!("{umask:o}"), "it goes from 0 to 777"));
+    fn checked_umask(&self) -> Result<Option<u32>> {
+        match self.umask {
+            Some(umask) if umask > 0o777 => Err(Error::option("umask", format!("{umask:o}"), "it goes from 0 to 777")),
+            umask => Ok(umask),
         }
-        let mut user = User::default();
-        user.set_uid(resolved.uid);
-        user.set_gid(resolved.gid);
-        user.set_additional_gids(Some(resolved.additional_gids));
-        user.set_umask(self.umask);
-        Ok(user)
-    }
-
-    fn console_size(&self) -> Option<oci_spec::runtime::Box> {
-        let (columns, rows) = self.terminal?.size?;
-        let size = BoxBuilder::default().width(u64::from(columns)).height(u64::from(rows));
-        Some(size.build().expect("every field has a default"))
     }
 
     fn checked_rlimits(&self) -> Result<Option<Vec<PosixRlimit>>> {
@@ -246,4 +234,25 @@ impl Options {
             score => Ok(score),
         }
     }
+}
+
+pub(super) fn checked_command(command: Vec<String>) -> Result<Vec<String>> {
+    match command.first().map(String::as_str) {
+        None => Err(Error::NoCommand),
+        Some("") => Err(Error::option("command", "", "the program's name is empty")),
+        Some(_) => match command.iter().find(|part| part.contains('\0')) {
+            Some(part) => Err(Error::option("command", part, "it has a NUL byte")),
+            None => Ok(command),
+        },
+    }
+}
+
+/// The user as the spec has it.
+pub(super) fn spec_user(resolved: &ResolvedUser, umask: Option<u32>) -> User {
+    let mut user = User::default();
+    user.set_uid(resolved.uid);
+    user.set_gid(resolved.gid);
+    user.set_additional_gids(Some(resolved.additional_gids.clone()));
+    user.set_umask(umask);
+    user
 }

@@ -115,7 +115,8 @@ impl SpecBuilder {
         self
     }
 
-    /// The container's cgroup, as the executor reads it: a path below the hierarchy, or `slice:prefix:name` for systemd. Default: the executor chooses.
+    /// The container's cgroup, as the executor reads it: a path below the hierarchy, or `slice:prefix:name` for
+    /// systemd. Default: the executor chooses.
     pub fn cgroups_path(mut self, path: impl Into<PathBuf>) -> Self {
         self.resources.cgroups_path = Some(path.into());
         self

@@ -14,7 +14,8 @@ pub enum CgroupAccess {
     /// None: limits can't be set.
     #[default]
     None,
-    /// A subtree of cgroup v2 that was delegated to the user, by systemd or by an administrator. Device rules can't be set there.
+    /// A subtree of cgroup v2 that was delegated to the user, by systemd or by an administrator. Device rules can't
+    /// be set there.
     Delegated,
 }
 
@@ -26,7 +27,8 @@ pub struct Rootless {
 }
 
 impl Rootless {
-    /// A container whose users are mapped like this. [`IdMappings::single`] needs no help; more ids need `/etc/subuid`, `/etc/subgid` and newuidmap(1).
+    /// A container whose users are mapped like this. [`IdMappings::single`] needs no help; more ids need
+    /// `/etc/subuid`, `/etc/subgid` and newuidmap(1).
     pub fn new(mappings: IdMappings) -> Self {
         Self {
             mappings,
@@ -43,11 +45,15 @@ impl Rootless {
 }
 
 impl SpecBuilder {
-    /// Makes a spec that works without privileges: in a user namespace, without device rules, and without what an unmapped id would be needed for.
+    /// Makes a spec that works without privileges: in a user namespace, without device rules, and without what an
+    /// unmapped id would be needed for.
     ///
-    /// - A limit, or a cgroup path, is an error unless cgroups were [delegated](CgroupAccess::Delegated): silence would pass for protection.
-    /// - `/sys` is the host's, bound and read-only, unless the container has a network namespace of its own, which a sysfs belongs to.
-    /// - Supplementary groups without a mapping are dropped; all are where there is a single mapping, because setgroups(2) is denied there. A user without one is an error.
+    /// - A limit, or a cgroup path, is an error unless cgroups were [delegated](CgroupAccess::Delegated): silence
+    ///   would pass for protection.
+    /// - `/sys` is the host's, bound and read-only, unless the container has a network namespace of its own, which a
+    ///   sysfs belongs to.
+    /// - Supplementary groups without a mapping are dropped; all are where there is a single mapping, because
+    ///   setgroups(2) is denied there. A user without one is an error.
     pub fn rootless(mut self, rootless: Rootless) -> Self {
         self.isolation.map(rootless.mappings.clone());
         self.rootless = Some(rootless);
@@ -58,7 +64,9 @@ impl SpecBuilder {
 impl Rootless {
     pub(super) fn apply(&self, spec: &mut Spec, resources: &resources::Options) -> Result<()> {
         self.check_limits(resources)?;
-        self.fit_user(spec)?;
+        if let Some(process) = spec.process_mut() {
+            self.mappings.fit(process.user_mut())?;
+        }
         let own_network = has_namespace(spec.linux().as_ref(), LinuxNamespaceType::Network);
         for mount in spec.mounts_mut().iter_mut().flatten() {
             self.fit_mount(mount, own_network);
@@ -79,32 +87,6 @@ impl Rootless {
             }),
             _ => Ok(()),
         }
-    }
-
-    fn fit_user(&self, spec: &mut Spec) -> Result<()> {
-        let Some(process) = spec.process_mut() else {
-            return Ok(());
-        };
-        let user = process.user_mut();
-        if !self.mappings.has_uid(user.uid()) {
-            return Err(Error::UnmappedId {
-                what: "user",
-                id: user.uid(),
-            });
-        }
-        if !self.mappings.has_gid(user.gid()) {
-            return Err(Error::UnmappedId {
-                what: "group",
-                id: user.gid(),
-            });
-        }
-        let gids = user.additional_gids().clone().unwrap_or_default();
-        let gids: Vec<u32> = match self.mappings.is_single() {
-            true => Vec::new(),
-            false => gids.into_iter().filter(|gid| self.mappings.has_gid(*gid)).collect(),
-        };
-        user.set_additional_gids((!gids.is_empty()).then_some(gids));
-        Ok(())
     }
 
     /// Drops `uid=` and `gid=` that have no mapping, and replaces a sysfs that can't be mounted.

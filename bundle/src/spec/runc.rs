@@ -20,7 +20,8 @@ pub enum CgroupVersion {
     V2,
 }
 
-/// The spec of `runc spec`, value for value that of runc 1.1: a shell on a terminal, a read-only root, three capabilities. A template for a person to edit; containers of images are built by
+/// The spec of `runc spec`, value for value that of runc 1.1: a shell on a terminal, a read-only root, three
+/// capabilities. A template for a person to edit; containers of images are built by
 /// [`SpecBuilder`](crate::SpecBuilder).
 pub fn runc_spec(cgroups: CgroupVersion) -> Spec {
     let mut spec = Spec::default();
@@ -147,7 +148,8 @@ fn linux(cgroups: CgroupVersion) -> Linux {
     linux.set_resources(Some(resources));
     linux.set_namespaces(Some(kinds.into_iter().map(namespace).collect()));
     linux.set_masked_paths(Some(list(
-        "/proc/acpi,/proc/asound,/proc/kcore,/proc/keys,/proc/latency_stats,/proc/timer_list,/proc/timer_stats,/proc/sched_debug,/sys/firmware,/proc/scsi",
+        "/proc/acpi,/proc/asound,/proc/kcore,/proc/keys,/proc/latency_stats,/proc/timer_list,/proc/timer_stats,\
+         /proc/sched_debug,/sys/firmware,/proc/scsi",
     )));
     linux.set_readonly_paths(Some(list("/proc/bus,/proc/fs,/proc/irq,/proc/sys,/proc/sysrq-trigger")));
     linux

@@ -837,3 +837,63 @@ fn thermal_counters_can_be_masked() {
     assert_eq!(masked.last().map(String::as_str), Some("/sys/x"));
     assert!(masked.contains(&"/proc/kcore".to_owned()));
 }
+
+#[test]
+fn an_exec_is_like_the_container_unless_told() {
+    let files = BTreeMap::from([(
+        PathBuf::from("/etc/passwd"),
+        b"root:x:0:0::/root:\nweb:x:33:33::/srv/web:\n".to_vec(),
+    )]);
+    let builder = base().env("A=1").cwd("/srv").oom_score_adj(5).umask(0o27);
+    let spec = builder.build(&files).expect("a spec");
+    let same = ExecSpec::new(&spec, ["true"]).build(&files).expect("a process");
+    assert_eq!(Some(&same), spec.process().as_ref());
+    let exec = ExecSpec::new(&spec, ["id", "-u"])
+        .user("web")
+        .env("A=2")
+        .env("PATH")
+        .cwd("/tmp/../x")
+        .terminal(Terminal::sized(80, 25));
+    let process = exec.build(&files).expect("a process");
+    assert_eq!(process.args().clone().expect("args"), ["id", "-u"]);
+    assert_eq!(
+        process.env().clone().expect("env"),
+        ["A=2", "HOME=/srv/web", "TERM=xterm"]
+    );
+    assert_eq!(process.cwd(), Path::new("/x"));
+    assert_eq!(
+        (process.user().uid(), process.user().umask(), process.oom_score_adj()),
+        (33, Some(0o27), Some(5))
+    );
+    assert_eq!(
+        (process.terminal(), process.console_size().map(|size| size.width())),
+        (Some(true), Some(80))
+    );
+    let capabilities = process.capabilities().clone().expect("capabilities");
+    assert_eq!(capabilities.effective(), &None);
+    assert_eq!(capabilities.bounding().as_ref().map(|set| set.len()), Some(14));
+    assert_eq!(process.no_new_privileges(), Some(true));
+    let error = |exec: ExecSpec<'_>| exec.build(&files).expect_err("refused");
+    assert!(matches!(error(ExecSpec::new(&spec, [""; 0])), Error::NoCommand));
+    assert!(matches!(
+        error(ExecSpec::new(&spec, ["x"]).user("nobody")),
+        Error::UnknownUser(_)
+    ));
+    assert_eq!(error(ExecSpec::new(&spec, ["x"]).cwd("x")).kind(), ErrorKind::Invalid);
+    assert_eq!(
+        error(ExecSpec::new(&Spec::default().set_process(None).clone(), ["x"])).kind(),
+        ErrorKind::Invalid
+    );
+}
+
+#[test]
+fn an_exec_can_only_be_who_is_mapped() {
+    let spec = built(&base().rootless(Rootless::new(IdMappings::single(1000, 1000))));
+    let error = ExecSpec::new(&spec, ["x"])
+        .user("5")
+        .build(&NoFiles)
+        .expect_err("nobody");
+    assert!(matches!(error, Error::UnmappedId { what: "user", id: 5 }));
+    let process = ExecSpec::new(&spec, ["x"]).user("0").build(&NoFiles).expect("root");
+    assert_eq!(process.user().additional_gids(), &None);
+}

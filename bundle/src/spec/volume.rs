@@ -8,7 +8,8 @@ use oci_spec::runtime::{Mount, MountBuilder};
 use crate::path::clean;
 use crate::{Error, Result};
 
-/// Options of a bind mount besides `ro` and `rw`; each is one of mount(8), or of its recursive relatives of the runtime spec.
+/// Options of a bind mount besides `ro` and `rw`; each is one of mount(8), or of its recursive relatives of the
+/// runtime spec.
 const BIND_OPTIONS: [&str; 22] = [
     "bind",
     "rbind",
@@ -55,7 +56,8 @@ pub struct Bind {
 }
 
 impl Bind {
-    /// Mounts `source` of the host at `destination` of the container, writable, with everything mounted below it, and cut off from later mounts on either side.
+    /// Mounts `source` of the host at `destination` of the container, writable, with everything mounted below it, and
+    /// cut off from later mounts on either side.
     pub fn new(source: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Self {
         Self {
             source: source.into(),
@@ -64,7 +66,8 @@ impl Bind {
         }
     }
 
-    /// The same, not to be written to. As mount(2) has it, what is mounted below the source stays writable; option `rro` closes that too.
+    /// The same, not to be written to. As mount(2) has it, what is mounted below the source stays writable; option
+    /// `rro` closes that too.
     pub fn read_only(self) -> Self {
         self.option("ro")
     }

@@ -30,10 +30,13 @@ const EXTRACT: &str = "extract-";
 /// Unpacks images: applies each layer on top of those below it, and commits it under its chainID.
 ///
 /// - A layer whose chainID is a snapshot already is skipped, and its blob is not needed.
-/// - A layer is [followed](ContentStore::follow) while it is fetched: unpacking starts with its first bytes. It is committed only after its blob was verified and its unpacked bytes had the diffID of the config.
-/// - Clones share their work: a layer that two of them want at once is unpacked once. Between unpackers that know nothing of each other, the first to commit wins and the other takes that.
-/// - A layer that fails, or that nobody waits for any more because the future was dropped, stops at its next read, and its half-filled snapshot is removed in the background. What a crash leaves
-///   (snapshots whose keys begin with `extract-`) is removed by [`remove_leftovers`](Self::remove_leftovers).
+/// - A layer is [followed](ContentStore::follow) while it is fetched: unpacking starts with its first bytes. It is
+///   committed only after its blob was verified and its unpacked bytes had the diffID of the config.
+/// - Clones share their work: a layer that two of them want at once is unpacked once. Between unpackers that know
+///   nothing of each other, the first to commit wins and the other takes that.
+/// - A layer that fails, or that nobody waits for any more because the future was dropped, stops at its next read,
+///   and its half-filled snapshot is removed in the background. What a crash leaves (snapshots whose keys begin with
+///   `extract-`) is removed by [`remove_leftovers`](Self::remove_leftovers).
 ///
 /// Layers are applied on a thread of their own. Its methods must be called inside a tokio runtime, of any flavour.
 #[derive(Clone, Debug)]
@@ -96,9 +99,12 @@ impl Unpacker {
     /// Unpacks an image.
     ///
     /// # Errors
-    /// [`Invalid`](crate::ErrorKind::Invalid) when manifest and config do not belong together or a layer is damaged, [`Verification`](crate::ErrorKind::Verification) when its bytes are not the promised ones,
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) for a layer that is no tar archive, [`NotFound`](crate::ErrorKind::NotFound) when a layer is not in the content store (but see [`MissingLayers`]),
-    /// [`Cancelled`](crate::ErrorKind::Cancelled) when the fetching of one was given up; what store and snapshotter fail with.
+    /// [`Invalid`](crate::ErrorKind::Invalid) when manifest and config do not belong together or a layer is damaged,
+    /// [`Verification`](crate::ErrorKind::Verification) when its bytes are not the promised ones,
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for a layer that is no tar archive,
+    /// [`NotFound`](crate::ErrorKind::NotFound) when a layer is not in the content store (but see [`MissingLayers`]),
+    /// [`Cancelled`](crate::ErrorKind::Cancelled) when the fetching of one was given up; what store and snapshotter
+    /// fail with.
     pub async fn unpack(&self, manifest: &ImageManifest, config: &ImageConfiguration) -> Result<Unpacked> {
         self.unpack_observed(manifest, config, Arc::new(())).await
     }
@@ -151,8 +157,8 @@ impl Unpacker {
         Ok(unpacked)
     }
 
-    /// Removes what unpackers that were killed left half-filled, and tells how many that were. Snapshots of this unpacker's own are spared; those of another program that unpacks at this
-    /// moment are not.
+    /// Removes what unpackers that were killed left half-filled, and tells how many that were. Snapshots of this
+    /// unpacker's own are spared; those of another program that unpacks at this moment are not.
     ///
     /// # Errors
     /// What the snapshotter fails with.

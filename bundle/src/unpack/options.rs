@@ -7,7 +7,8 @@ pub enum MissingLayers {
     /// Fail.
     #[default]
     Fail,
-    /// Wait until it comes, and start a layer again whose fetching was given up. For unpacking side by side with a pull: whoever does that drops the unpacking when the pull fails.
+    /// Wait until it comes, and start a layer again whose fetching was given up. For unpacking side by side with a
+    /// pull: whoever does that drops the unpacking when the pull fails.
     Wait,
 }
 

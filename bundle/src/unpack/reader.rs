@@ -9,7 +9,8 @@ use super::{LayerState, Report};
 /// How many bytes go by between two reports.
 const STEP: u64 = 1 << 20;
 
-/// A layer's blob as it is applied: it tells how far it got, stops when it was given up, and keeps the store's error, which decoders on top of it may not hand on.
+/// A layer's blob as it is applied: it tells how far it got, stops when it was given up, and keeps the store's error,
+/// which decoders on top of it may not hand on.
 pub(super) struct LayerReader {
     blob: Arc<dyn Blob>,
     offset: u64,
@@ -31,7 +32,8 @@ impl LayerReader {
         }
     }
 
-    /// Reads to the end, where the store says whether the blob was verified. Nothing is known of a blob in flight before.
+    /// Reads to the end, where the store says whether the blob was verified. Nothing is known of a blob in flight
+    /// before.
     pub(super) fn drain(&mut self) -> io::Result<u64> {
         io::copy(self, &mut io::sink())
     }

@@ -3,9 +3,11 @@ use std::io;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-/// Runs what blocks for long on a thread of its own: tokio's pool of blocking threads is bounded, and the writer that this work may wait for uses it too.
+/// Runs what blocks for long on a thread of its own: tokio's pool of blocking threads is bounded, and the writer that
+/// this work may wait for uses it too.
 ///
-/// The thread is inside the runtime, for implementations of the ports that need it. A panic of the work goes on in the caller.
+/// The thread is inside the runtime, for implementations of the ports that need it. A panic of the work goes on in
+/// the caller.
 pub(super) async fn on_thread<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,

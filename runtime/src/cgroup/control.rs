@@ -1,0 +1,279 @@
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::group::{Group, failed};
+use super::host::{Home, Kind};
+use super::limits::{Limits, Missing, Write};
+use super::path::Location;
+use crate::{Error, Result};
+
+mod freeze;
+mod remove;
+
+/// A container's group in one hierarchy.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) kind: Kind,
+    pub(super) group: Group,
+    /// The group that it is in; `None` if that is gone.
+    pub(super) above: Option<Group>,
+    /// The group that `above` is in, if `above` is the one that all of ours are in.
+    pub(super) grandparent: Option<Group>,
+    pub(super) name: OsString,
+}
+
+impl Member {
+    fn is_v2(&self) -> bool {
+        self.kind == Kind::V2
+    }
+
+    pub(super) fn serves(&self, home: Home, controller: &str) -> bool {
+        match &self.kind {
+            Kind::V2 => home == Home::V2,
+            Kind::V1 { controllers, .. } => home == Home::V1 && controllers.contains(controller),
+        }
+    }
+}
+
+/// The groups of one container.
+///
+/// Dropping it changes nothing: groups live until [`remove`](Self::remove).
+#[derive(Debug, Default)]
+pub struct Cgroup {
+    pub(super) members: Vec<Member>,
+    pub(super) location: Location,
+}
+
+/// How a child enters the groups.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Entry {
+    /// The v2 group's directory, for `CLONE_INTO_CGROUP` (clone3(2)). Without that call: write `0` into its `cgroup.procs`.
+    pub unified: Option<OwnedFd>,
+    /// The `tasks` files of v1: the child, while it has one thread, writes `0` into each.
+    pub tasks: Vec<OwnedFd>,
+}
+
+impl Cgroup {
+    /// Where the groups are, for the state file.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Whether there is no group: nothing is limited, counted, frozen or killed by it.
+    pub fn is_none(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Descriptors by which a child enters; they may be used for any number of children.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) if a group is gone.
+    pub fn entry(&self) -> Result<Entry> {
+        let mut entry = Entry {
+            unified: None,
+            tasks: Vec::new(),
+        };
+        for member in &self.members {
+            let group = &member.group;
+            if member.is_v2() {
+                let fd = group.as_fd().try_clone_to_owned();
+                entry.unified = Some(fd.map_err(|source| Error::Cgroup {
+                    path: group.path.clone(),
+                    action: "keep the group open".into(),
+                    source,
+                })?);
+            } else {
+                let fd = group.open("tasks", OFlags::WRONLY);
+                entry
+                    .tasks
+                    .push(fd.map_err(|e| failed(&group.path.join("tasks"), "open", e))?);
+            }
+        }
+        Ok(entry)
+    }
+
+    /// Changes limits; those that are not given stay.
+    ///
+    /// # Errors
+    /// As [`Manager::create`](super::Manager::create); limits before the failing one have been changed.
+    pub fn update(&self, limits: &Limits) -> Result<()> {
+        self.write(limits)?;
+        if limits.devices.asked {
+            self.confine_devices(limits)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Restricts the use of devices to what the limits allow, from now on.
+    ///
+    /// Without root, or in a user namespace, where device nodes can't be made and nothing can be restricted this way, it does nothing.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) or [`PermissionDenied`](crate::ErrorKind::PermissionDenied), naming `linux.resources.devices`.
+    pub fn confine_devices(&self, limits: &Limits) -> Result<()> {
+        if let Some(v1) = self.members.iter().find(|m| m.serves(Home::V1, "devices")) {
+            for (file, line) in limits.devices.for_v1()?.writes() {
+                v1.group.write(file, &line).map_err(|errno| {
+                    failed(
+                        &v1.group.path.join(file),
+                        format!("write '{line}' for linux.resources.devices"),
+                        errno,
+                    )
+                })?;
+            }
+            return Ok(());
+        }
+        // In a hybrid without the v1 controller this is the v2 group as well: programs need no controller.
+        let Some(v2) = self.members.iter().find(|m| m.is_v2()) else {
+            return Ok(());
+        };
+        match super::devices::attach(&v2.group, &limits.devices) {
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied && is_confined_itself() => Ok(()),
+            result => result.map_err(|source| Error::Cgroup {
+                path: v2.group.path.clone(),
+                action: "attach the device program for linux.resources.devices".into(),
+                source,
+            }),
+        }
+    }
+
+    /// The pids of all processes in the groups and the groups inside them, in this process' PID namespace.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io).
+    pub fn pids(&self) -> Result<Vec<u32>> {
+        let mut pids = BTreeSet::new();
+        // All hierarchies have the same processes, unless a container's process was half-way in when it died, or moved itself.
+        let v2 = self.members.iter().find(|m| m.is_v2());
+        let v1 = self.members.iter().find(|m| !m.is_v2());
+        for member in v2.into_iter().chain(v1) {
+            member.group.collect_pids(&mut pids)?;
+        }
+        pids.remove(&0); // Processes outside of our PID namespace.
+        Ok(pids.into_iter().collect())
+    }
+
+    /// Writes the limits but for devices. A write that depends on a later one (memory before memory and swap, or the other way
+    /// round when a limit is raised) is tried again after it.
+    pub(super) fn write(&self, limits: &Limits) -> Result<()> {
+        self.check_usage(limits)?;
+        let mut left: Vec<&Write> = limits.writes.iter().collect();
+        loop {
+            let mut failures = Vec::new();
+            let before = left.len();
+            for write in left {
+                if let Err(error) = self.write_one(write) {
+                    failures.push((write, error));
+                }
+            }
+            if failures.len() == before {
+                return failures.into_iter().next().map_or(Ok(()), |(_, error)| Err(error));
+            }
+            left = failures.into_iter().map(|(write, _)| write).collect();
+        }
+    }
+
+    fn write_one(&self, write: &Write) -> Result<()> {
+        let unsupported = |reason: String| Error::Unsupported {
+            field: write.field.clone(),
+            reason,
+        };
+        let member = self.members.iter().find(|m| m.serves(write.home, &write.controller));
+        let group = match member {
+            Some(member) => &member.group,
+            None => {
+                return Err(unsupported(format!(
+                    "there is no group of the '{}' controller",
+                    write.controller
+                )));
+            }
+        };
+        for file in &write.files {
+            match group.write(file, &write.value) {
+                Ok(()) => return Ok(()),
+                Err(Errno::NOENT) => {}
+                Err(errno) => {
+                    let action = format!("write '{}' for {}", write.value, write.field);
+                    return Err(failed(&group.path.join(file), action, errno));
+                }
+            }
+        }
+        match write.missing {
+            Missing::Fine => Ok(()),
+            Missing::Unsupported => {
+                let file = write.files.first().map_or("", String::as_str);
+                Err(unsupported(format!(
+                    "this kernel has no {file} in {}",
+                    group.path.display()
+                )))
+            }
+        }
+    }
+
+    /// `checkBeforeUpdate`: a memory limit below what is used would only have processes killed.
+    fn check_usage(&self, limits: &Limits) -> Result<()> {
+        let Some(limit) = limits.above_usage else { return Ok(()) };
+        for (home, file) in [(Home::V1, "memory.usage_in_bytes"), (Home::V2, "memory.current")] {
+            let Some(member) = self.members.iter().find(|m| m.serves(home, "memory")) else {
+                continue;
+            };
+            let used = member
+                .group
+                .read(file)?
+                .and_then(|text| text.trim().parse::<i64>().ok());
+            if let Some(used) = used.filter(|used| *used > limit) {
+                return Err(Error::InvalidSpec {
+                    field: "linux.resources.memory.limit".into(),
+                    reason: format!("is {limit} and {used} bytes are used already (checkBeforeUpdate is set)"),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Group {
+    fn pids_of(&self, file: &str) -> Result<BTreeSet<u32>> {
+        let text = match self.read(file) {
+            // A threaded group does not list processes.
+            Err(Error::Cgroup { source, .. }) if source.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => None,
+            text => text?,
+        };
+        Ok(text
+            .unwrap_or_default()
+            .lines()
+            .filter_map(|l| l.trim().parse().ok())
+            .collect())
+    }
+
+    fn collect_pids(&self, pids: &mut BTreeSet<u32>) -> Result<()> {
+        pids.extend(self.pids_of("cgroup.procs")?);
+        for child in self.children()? {
+            if let Some(child) = self.find(&child)? {
+                child.collect_pids(pids)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_unused(&self) -> Result<bool> {
+        let mut pids = BTreeSet::new();
+        self.collect_pids(&mut pids)?;
+        Ok(pids.is_empty())
+    }
+}
+
+/// Whether this process is without the rights of the machine's root.
+fn is_confined_itself() -> bool {
+    const WHOLE: &str = "0 0 4294967295";
+    let map = std::fs::read_to_string(Path::new("/proc/self/uid_map")).unwrap_or_default();
+    let initial = map.split_ascii_whitespace().collect::<Vec<_>>().join(" ") == WHOLE;
+    !initial || !rustix::process::geteuid().is_root()
+}

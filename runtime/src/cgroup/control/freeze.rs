@@ -1,0 +1,238 @@
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+
+use super::super::group::{Group, failed};
+use super::{Cgroup, Member};
+use crate::{Error, Result};
+
+/// How long processes may take to freeze: one that waits for a disk may take long, one that hangs on a dead NFS server for ever.
+const FREEZING: Duration = Duration::from_secs(10);
+
+/// How often the processes of a group are signalled again because new ones have come.
+const ROUNDS: usize = 100;
+
+impl Cgroup {
+    /// Kills every process in the groups and the groups inside, also those that are forking meanwhile or frozen.
+    ///
+    /// It returns when the signals are sent; the processes are gone a little later.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) if there are processes left that can't be killed.
+    pub fn kill(&self) -> Result<()> {
+        if let Some(v2) = self.v2()
+            && v2.write("cgroup.kill", "1").is_ok()
+            && self.pids()?.is_empty()
+        {
+            return self.thaw_v1();
+        }
+        for _ in 0..ROUNDS {
+            if self.pids()?.is_empty() {
+                return Ok(());
+            }
+            self.signal_all(Signal::KILL.as_raw())?;
+        }
+        Ok(())
+    }
+
+    /// Sends a signal to every process in the groups, none of which can fork away from it meanwhile.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io).
+    pub fn signal_all(&self, signal: i32) -> Result<()> {
+        let was_frozen = self.is_frozen()?;
+        // Processes that can't be frozen get the signal as well.
+        let _ = self.freeze();
+        let mut result = Ok(());
+        for pid in self.pids()? {
+            // While its group is frozen, nothing else can take over the pid.
+            match send(pid, signal) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(errno) => {
+                    result = Err(Error::Io {
+                        action: format!("send signal {signal} to process {pid} of the container"),
+                        source: errno.into(),
+                    });
+                }
+            }
+        }
+        let kills = signal == Signal::KILL.as_raw();
+        if !was_frozen || kills {
+            self.thaw()?;
+        }
+        result
+    }
+
+    /// Stops every process where it is, and returns when all have stopped.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without a group that can freeze; [`Io`](crate::ErrorKind::Io) when a
+    /// process does not stop within ten seconds (then all go on).
+    pub fn freeze(&self) -> Result<()> {
+        let result = match self.freezer()? {
+            Freezer::V2(group) => freeze_v2(group),
+            Freezer::V1(group) => freeze_v1(group),
+        };
+        if result.is_err() {
+            let _ = self.thaw();
+        }
+        result
+    }
+
+    /// Lets them go on.
+    ///
+    /// # Errors
+    /// As [`freeze`](Self::freeze).
+    pub fn thaw(&self) -> Result<()> {
+        match self.freezer()? {
+            Freezer::V2(group) => set(group, "cgroup.freeze", "0"),
+            Freezer::V1(group) => set(group, "freezer.state", "THAWED"),
+        }
+    }
+
+    /// Whether they are stopped.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io).
+    pub fn is_frozen(&self) -> Result<bool> {
+        match self.freezer() {
+            Ok(Freezer::V2(group)) => is_set(group, "frozen"),
+            Ok(Freezer::V1(group)) => Ok(group.read("freezer.state")?.is_some_and(|s| s.trim() == "FROZEN")),
+            Err(_) => Ok(false),
+        }
+    }
+
+    fn v2(&self) -> Option<&Group> {
+        self.members.iter().find(|m| m.is_v2()).map(|m| &m.group)
+    }
+
+    fn freezer(&self) -> Result<Freezer<'_>> {
+        if let Some(v2) = self.v2().filter(|g| g.has("cgroup.freeze")) {
+            return Ok(Freezer::V2(v2));
+        }
+        let v1 = self
+            .members
+            .iter()
+            .find(|m| m.serves(super::super::host::Home::V1, "freezer"));
+        v1.map(|Member { group, .. }| Freezer::V1(group))
+            .ok_or_else(|| Error::Unsupported {
+                field: "linux.cgroupsPath".into(),
+                reason: "the container has no group that can freeze its processes".into(),
+            })
+    }
+
+    /// SIGKILL does not reach what v1's freezer holds.
+    fn thaw_v1(&self) -> Result<()> {
+        match self.freezer() {
+            Ok(Freezer::V1(group)) => set(group, "freezer.state", "THAWED"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Freezer<'a> {
+    V1(&'a Group),
+    V2(&'a Group),
+}
+
+fn send(pid: u32, signal: i32) -> Result<(), Errno> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+    // Besides naming the process for good, it takes every number of a signal.
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    longshore_linux::send_signal(process, signal)
+}
+
+fn set(group: &Group, file: &str, value: &str) -> Result<()> {
+    match group.write(file, value) {
+        // The group is gone, and with it its processes.
+        Ok(()) | Err(Errno::NODEV | Errno::NOENT) => Ok(()),
+        Err(errno) => Err(failed(&group.path.join(file), format!("write '{value}'"), errno)),
+    }
+}
+
+/// A flag of `cgroup.events`.
+fn is_set(group: &Group, flag: &str) -> Result<bool> {
+    let events = group.read("cgroup.events")?.unwrap_or_default();
+    Ok(events
+        .lines()
+        .any(|l| l.strip_prefix(flag).is_some_and(|v| v.trim() == "1")))
+}
+
+/// Waits until `cgroup.events` says `flag value`; the kernel wakes poll(2) at each change.
+pub(super) fn wait_for_event(group: &Group, flag: &str, wanted: bool, most: Duration) -> Result<bool> {
+    let path = || group.path.join("cgroup.events");
+    let events = match group.open("cgroup.events", OFlags::RDONLY) {
+        Ok(events) => events,
+        Err(Errno::NOENT | Errno::NODEV) => return Ok(!wanted),
+        Err(errno) => return Err(failed(&path(), "open", errno)),
+    };
+    let end = Instant::now() + most;
+    loop {
+        // Only a read re-arms the wakeup.
+        let mut text = [0; 256];
+        let length = match rustix::io::pread(&events, &mut text, 0) {
+            Ok(length) => length,
+            Err(Errno::NODEV) => return Ok(!wanted),
+            Err(errno) => return Err(failed(&path(), "read", errno)),
+        };
+        let text = String::from_utf8_lossy(&text[..length]);
+        let value = text.lines().find_map(|l| l.strip_prefix(flag)).map(|v| v.trim() == "1");
+        let left = end.saturating_duration_since(Instant::now());
+        if value.unwrap_or(false) == wanted || left.is_zero() {
+            return Ok(value.unwrap_or(false) == wanted);
+        }
+        let timeout = Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        match poll(
+            &mut [PollFd::from_borrowed_fd(events.as_fd(), PollFlags::PRI)],
+            Some(&timeout),
+        ) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(failed(&path(), "wait for a change", errno)),
+        }
+    }
+}
+
+fn freeze_v2(group: &Group) -> Result<()> {
+    set(group, "cgroup.freeze", "1")?;
+    // An empty group is never called frozen by some kernels.
+    if wait_for_event(group, "frozen", true, Duration::ZERO)? || group.is_unused()? {
+        return Ok(());
+    }
+    if wait_for_event(group, "frozen", true, FREEZING)? {
+        return Ok(());
+    }
+    Err(stubborn(group))
+}
+
+fn freeze_v1(group: &Group) -> Result<()> {
+    let end = Instant::now() + FREEZING;
+    let mut tries = 0u32;
+    while Instant::now() < end {
+        // Writing again lets the kernel catch processes that were born meanwhile.
+        set(group, "freezer.state", "FROZEN")?;
+        match group.read("freezer.state")? {
+            Some(state) if state.trim() == "FREEZING" => {}
+            _ => return Ok(()),
+        }
+        tries += 1;
+        if tries.is_multiple_of(50) {
+            // A process that waits for one that is frozen keeps the rest from freezing; let all move.
+            set(group, "freezer.state", "THAWED")?;
+        }
+        std::thread::sleep(Duration::from_micros(100 * u64::from(tries.min(50))));
+    }
+    Err(stubborn(group))
+}
+
+fn stubborn(group: &Group) -> Error {
+    let action = "freeze: a process did not stop in ten seconds (it may wait for a device or a server)";
+    failed(&group.path, action, Errno::TIMEDOUT)
+}

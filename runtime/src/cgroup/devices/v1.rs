@@ -1,0 +1,85 @@
+use std::collections::BTreeMap;
+
+use super::{ALL, Devices, Kind, MAKE, READ, Rule, WRITE};
+use crate::{Error, Result};
+
+type Key = (Kind, Option<u32>, Option<u32>);
+
+/// A default and the exceptions from it: all that the v1 controller knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) struct V1State {
+    allow: bool,
+    exceptions: BTreeMap<Key, u32>,
+}
+
+impl V1State {
+    pub(super) fn of(devices: &Devices) -> Result<Self> {
+        let mut state = Self {
+            allow: devices.otherwise,
+            exceptions: BTreeMap::new(),
+        };
+        for rule in &devices.rules {
+            state.add(rule)?;
+        }
+        state.exceptions.retain(|_, access| *access != 0);
+        Ok(state)
+    }
+
+    fn add(&mut self, rule: &Rule) -> Result<()> {
+        let key = (rule.kind, rule.major, rule.minor);
+        if rule.allow != self.allow {
+            *self.exceptions.entry(key).or_default() |= rule.access;
+            return Ok(());
+        }
+        for (other, access) in &mut self.exceptions {
+            if within(other, &key) {
+                *access &= !rule.access;
+            } else if overlaps(other, &key) && *access & rule.access != 0 {
+                return Err(Error::Unsupported {
+                    field: "linux.resources.devices".into(),
+                    reason: format!(
+                        "cgroup v1 can't keep '{}' and make an exception from it for '{}'; list what is allowed one by one",
+                        line(other, *access),
+                        line(&key, rule.access)
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Files and lines, in order.
+    pub(in super::super) fn writes(&self) -> Vec<(&'static str, String)> {
+        let (reset, except) = if self.allow {
+            ("devices.allow", "devices.deny")
+        } else {
+            ("devices.deny", "devices.allow")
+        };
+        let mut writes = vec![(reset, "a".to_owned())];
+        writes.extend(self.exceptions.iter().map(|(key, access)| (except, line(key, *access))));
+        writes
+    }
+}
+
+/// Whether every device of `a` is one of `b`.
+fn within(a: &Key, b: &Key) -> bool {
+    let covers = |a: Option<u32>, b: Option<u32>| b.is_none() || a == b;
+    a.0 == b.0 && covers(a.1, b.1) && covers(a.2, b.2)
+}
+
+fn overlaps(a: &Key, b: &Key) -> bool {
+    let meet = |a: Option<u32>, b: Option<u32>| a.is_none() || b.is_none() || a == b;
+    a.0 == b.0 && meet(a.1, b.1) && meet(a.2, b.2)
+}
+
+fn line((kind, major, minor): &Key, access: u32) -> String {
+    let kind = if *kind == Kind::Block { 'b' } else { 'c' };
+    let number = |n: &Option<u32>| n.map_or_else(|| "*".to_owned(), |n| n.to_string());
+    let mut letters = String::with_capacity(3);
+    for (bit, letter) in [(READ, 'r'), (WRITE, 'w'), (MAKE, 'm')] {
+        if access & ALL & bit != 0 {
+            letters.push(letter);
+        }
+    }
+    format!("{kind} {}:{} {letters}", number(major), number(minor))
+}

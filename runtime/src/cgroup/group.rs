@@ -1,0 +1,146 @@
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::{Error, Result};
+
+/// The most that is read of a file: none of the kernel's is longer but for lists of processes.
+const MAX_READ: usize = 64 * 1024 * 1024;
+
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_XDEV);
+
+/// A group's directory, by descriptor.
+#[derive(Debug)]
+pub(super) struct Group {
+    dir: OwnedFd,
+    /// For messages and the state file only.
+    pub(super) path: PathBuf,
+}
+
+impl AsFd for Group {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
+impl Group {
+    /// Opens a hierarchy by its mount point.
+    pub(super) fn root(mount_point: &Path) -> Result<Self> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let dir = rustix::fs::open(mount_point, flags, Mode::empty())
+            .map_err(|e| failed(mount_point, "open the hierarchy", e))?;
+        Ok(Self {
+            dir,
+            path: mount_point.to_path_buf(),
+        })
+    }
+
+    /// Opens a group beneath this one, or (with an empty path) this one again; `None` if it does not exist.
+    pub(super) fn find(&self, relative: &Path) -> Result<Option<Self>> {
+        let itself = relative.as_os_str().is_empty();
+        let path = if itself {
+            self.path.clone()
+        } else {
+            self.path.join(relative)
+        };
+        let relative = if itself { Path::new(".") } else { relative };
+        match rustix::fs::openat2(
+            &self.dir,
+            relative,
+            OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            BENEATH,
+        ) {
+            Ok(dir) => Ok(Some(Self { dir, path })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(failed(&path, "open the group", e)),
+        }
+    }
+
+    /// Makes a group in this one and tells whether it was not there before.
+    pub(super) fn make(&self, name: &OsStr) -> io::Result<bool> {
+        match rustix::fs::mkdirat(&self.dir, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Removes an empty group in this one.
+    pub(super) fn unmake(&self, name: &OsStr) -> Result<(), Errno> {
+        rustix::fs::unlinkat(&self.dir, name, AtFlags::REMOVEDIR)
+    }
+
+    /// Opens one of the group's files.
+    pub(super) fn open(&self, file: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        rustix::fs::openat2(
+            &self.dir,
+            file,
+            flags | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+            BENEATH,
+        )
+    }
+
+    pub(super) fn has(&self, file: &str) -> bool {
+        rustix::fs::statat(&self.dir, file, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::RegularFile)
+    }
+
+    /// Writes a file in one piece, as the kernel wants it.
+    pub(super) fn write(&self, file: &str, value: &str) -> Result<(), Errno> {
+        let fd = self.open(file, OFlags::WRONLY)?;
+        rustix::io::retry_on_intr(|| rustix::io::write(&fd, value.as_bytes())).map(drop)
+    }
+
+    /// Reads a file; `None` if the group or this kernel does not have it.
+    pub(super) fn read(&self, file: &str) -> Result<Option<String>> {
+        let fd = match self.open(file, OFlags::RDONLY) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NODEV) => return Ok(None),
+            Err(e) => return Err(failed(&self.path.join(file), "open", e)),
+        };
+        let mut bytes = Vec::new();
+        let mut limited = io::Read::take(std::fs::File::from(fd), MAX_READ as u64);
+        match io::Read::read_to_end(&mut limited, &mut bytes) {
+            Ok(_) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            // A group that is gone while it is read, or a controller that does not answer here.
+            Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NODEV | Errno::OPNOTSUPP)) => Ok(None),
+            Err(source) => Err(Error::Cgroup {
+                path: self.path.join(file),
+                action: "read".into(),
+                source,
+            }),
+        }
+    }
+
+    /// The names of the groups inside.
+    pub(super) fn children(&self) -> Result<Vec<PathBuf>> {
+        let fault = |e| failed(&self.path, "list the groups inside", e);
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.dir).map_err(fault)? {
+            let entry = entry.map_err(fault)?;
+            let name = entry.file_name().to_bytes();
+            if entry.file_type() == FileType::Directory && name != b"." && name != b".." {
+                names.push(PathBuf::from(<OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name)));
+            }
+        }
+        Ok(names)
+    }
+}
+
+/// An error on a file or group.
+pub(super) fn failed(path: &Path, action: impl Into<String>, errno: Errno) -> Error {
+    Error::Cgroup {
+        path: path.to_path_buf(),
+        action: action.into(),
+        source: errno.into(),
+    }
+}

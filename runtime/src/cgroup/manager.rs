@@ -1,0 +1,301 @@
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use super::control::{Cgroup, Member};
+use super::group::Group;
+use super::host::{Home, Host, Kind};
+use super::limits::Limits;
+use super::path::{Location, PARENT, Place, Wanted};
+use crate::{ContainerId, Error, Result};
+
+/// Hierarchies of v1 in which every container has a group; `freezer` only where no v2 tree does its work.
+const ALWAYS: [&str; 7] = ["devices", "pids", "memory", "cpu", "cpuacct", "blkio", "freezer"];
+
+/// Controllers of v2 that are switched on for their figures, where that is possible.
+const FIGURES: [&str; 4] = ["cpu", "io", "memory", "pids"];
+
+/// How often a path is walked again because somebody removed a group of it meanwhile.
+const WALKS: usize = 100;
+
+/// Makes and finds the groups of containers on this machine.
+#[derive(Debug)]
+pub struct Manager {
+    host: Host,
+    /// The hierarchies' directories, in the order of the host's list.
+    roots: Vec<Group>,
+}
+
+impl Manager {
+    /// Looks at the machine: reads `/proc` and opens every hierarchy.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) if `/proc` can't be read. A hierarchy that can't be opened is left out.
+    pub fn detect() -> Result<Self> {
+        let mut host = Host::detect()?;
+        let mut roots = Vec::new();
+        host.hierarchies
+            .retain(|h| Group::root(&h.mount_point).map(|root| roots.push(root)).is_ok());
+        Ok(Self { host, roots })
+    }
+
+    /// What was found.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Makes the groups of a container and writes its limits, all but the device rules.
+    ///
+    /// `path` is `linux.cgroupsPath`: an absolute path starts at each hierarchy's root, a relative one at the group of this
+    /// process (v2: at its parent), none is `/longshore/<id>`. A group that is there already is used, unless it has processes.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) and [`Unsupported`](crate::ErrorKind::Unsupported) with the field;
+    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) or [`Io`](crate::ErrorKind::Io) with file and value. What had been made is removed.
+    pub fn create(&self, id: &ContainerId, path: Option<&Path>, limits: &Limits) -> Result<Cgroup> {
+        let wanted = Wanted::new(id, path)?;
+        let mut cgroup = Cgroup::default();
+        let made = self
+            .make_all(&wanted, limits, &mut cgroup)
+            .and_then(|()| cgroup.write(limits));
+        match made {
+            Ok(()) => Ok(cgroup),
+            Err(error) => {
+                // The first error is the one to tell; groups with processes of others are not in the list.
+                let _ = cgroup.remove();
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds the groups of a container that another process made. Groups that are gone are left out.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) or [`PermissionDenied`](crate::ErrorKind::PermissionDenied).
+    pub fn open(&self, location: &Location) -> Result<Cgroup> {
+        let mut cgroup = Cgroup {
+            location: location.clone(),
+            ..Cgroup::default()
+        };
+        for place in &location.places {
+            let Some(at) = self.host.hierarchies.iter().position(|h| h.mount_point == place.mount) else {
+                continue;
+            };
+            if let Some(group) = self.roots[at].find(&place.path)? {
+                cgroup.members.push(self.member(at, group, place)?);
+            }
+        }
+        Ok(cgroup)
+    }
+
+    fn make_all(&self, wanted: &Wanted, limits: &Limits, cgroup: &mut Cgroup) -> Result<()> {
+        let asked = limits.controllers(Home::V1);
+        for (at, hierarchy) in self.host.hierarchies.iter().enumerate() {
+            if !self.wants(&hierarchy.kind, &asked) {
+                continue;
+            }
+            let path = wanted.within(hierarchy)?;
+            let made = match self.make(at, &path, matches!(wanted, Wanted::Ours(_)), limits) {
+                Err(Error::Cgroup { path, action, source }) if is_refusal(&source) => {
+                    // Without root there may be no group, if nothing depends on it.
+                    let Some(field) = self.dependent(&hierarchy.kind, limits) else {
+                        continue;
+                    };
+                    return Err(Error::Cgroup {
+                        path,
+                        action: format!("{action} for {field}"),
+                        source,
+                    });
+                }
+                made => made?,
+            };
+            let place = Place {
+                mount: hierarchy.mount_point.clone(),
+                path,
+            };
+            cgroup.members.push(self.member(at, made, &place)?);
+            cgroup.location.places.push(place);
+        }
+        if cgroup.members.is_empty()
+            && let Some(field) = limits.first_field()
+        {
+            let reason = "this machine has no cgroup hierarchy mounted that could hold a group".to_owned();
+            return Err(Error::Unsupported {
+                field: field.to_owned(),
+                reason,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether a container needs a group in a hierarchy.
+    fn wants(&self, kind: &Kind, asked: &BTreeSet<&str>) -> bool {
+        let Kind::V1 { controllers, name } = kind else {
+            return true;
+        };
+        let has_v2 = self.host.hierarchies.iter().any(super::host::Hierarchy::is_v2);
+        let always = |c: &str| ALWAYS.contains(&c) && !(c == "freezer" && has_v2);
+        name.as_deref() == Some("systemd") || controllers.iter().any(|c| always(c) || asked.contains(c.as_str()))
+    }
+
+    /// The first field that a limit in this hierarchy serves.
+    fn dependent<'a>(&self, kind: &Kind, limits: &'a Limits) -> Option<&'a str> {
+        let of = |w: &&super::limits::Write| match kind {
+            Kind::V2 => w.home == Home::V2,
+            Kind::V1 { controllers, .. } => w.home == Home::V1 && controllers.contains(&w.controller),
+        };
+        let devices = match kind {
+            Kind::V1 { controllers, .. } => controllers.contains("devices"),
+            Kind::V2 => self.host.home("devices") == Some(Home::V2),
+        };
+        let field = limits.writes.iter().find(of).map(|w| w.field.as_str());
+        field.or(
+            (devices && limits.devices.asked && rustix::process::geteuid().is_root())
+                .then_some("linux.resources.devices"),
+        )
+    }
+
+    fn member(&self, at: usize, group: Group, place: &Place) -> Result<Member> {
+        let root = &self.roots[at];
+        let parent = place.path.parent().unwrap_or(Path::new(""));
+        let above = root.find(parent)?;
+        let grandparent = match parent.parent() {
+            Some(grandparent) if parent.file_name() == Some(OsStr::new(PARENT)) => root.find(grandparent)?,
+            _ => None,
+        };
+        let name = place.path.file_name().unwrap_or_default().to_owned();
+        Ok(Member {
+            kind: self.host.hierarchies[at].kind.clone(),
+            group,
+            above,
+            grandparent,
+            name,
+        })
+    }
+
+    /// Makes a group and those above it that are missing.
+    fn make(&self, at: usize, path: &Path, ours: bool, limits: &Limits) -> Result<Group> {
+        for _ in 0..WALKS {
+            if let Some(group) = self.walk(at, path, ours, limits)? {
+                return Ok(group);
+            }
+        }
+        let path = self.roots[at].path.join(path);
+        Err(Error::Cgroup {
+            path,
+            action: "make the group: others keep removing it".into(),
+            source: Errno::NOENT.into(),
+        })
+    }
+
+    /// One try; `None` if a group of the path vanished on the way.
+    fn walk(&self, at: usize, path: &Path, ours: bool, limits: &Limits) -> Result<Option<Group>> {
+        let hierarchy = &self.host.hierarchies[at];
+        let Some(mut group) = self.roots[at].find(Path::new(""))? else {
+            return Ok(None);
+        };
+        let mut names = path.iter().peekable();
+        while let Some(name) = names.next() {
+            if hierarchy.is_v2() {
+                enable(&group, &self.host, limits)?;
+            }
+            let whole = group.path.join(name);
+            let fault = |source| Error::Cgroup {
+                path: whole.clone(),
+                action: "make the group".into(),
+                source,
+            };
+            let last = names.peek().is_none();
+            let mut fresh = match group.make(name) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+                made => made.map_err(fault)?,
+            };
+            if last && !fresh && ours && group.unmake(name).is_ok() {
+                // What a killed program left behind; its limits must not outlive it.
+                fresh = group.make(name).map_err(fault)?;
+            }
+            let Some(next) = group.find(Path::new(name))? else {
+                return Ok(None);
+            };
+            if last && !fresh && !next.is_unused()? {
+                return Err(Error::Cgroup {
+                    path: whole,
+                    action: "use the group for a new container: it has processes; choose another cgroupsPath".into(),
+                    source: Errno::BUSY.into(),
+                });
+            }
+            if hierarchy.has("cpuset") {
+                inherit_cpuset(&group, &next)?;
+            }
+            group = next;
+        }
+        Ok(Some(group))
+    }
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+    )
+}
+
+/// Hands controllers of v2 to the groups inside `group`: those that limits need, and those whose figures are of use.
+fn enable(group: &Group, host: &Host, limits: &Limits) -> Result<()> {
+    const FILE: &str = "cgroup.subtree_control";
+    let needed = limits.controllers(Home::V2);
+    let present = group.read(FILE)?.unwrap_or_default();
+    let present: BTreeSet<&str> = present.split_ascii_whitespace().collect();
+    let of_use = FIGURES.into_iter().chain(needed.iter().copied());
+    let missing: BTreeSet<&str> = of_use
+        .filter(|c| host.v2_controllers.contains(*c) && !present.contains(c))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let all: Vec<String> = missing.iter().map(|c| format!("+{c}")).collect();
+    if group.write(FILE, &all.join(" ")).is_ok() {
+        return Ok(());
+    }
+    for controller in missing {
+        let Err(errno) = group.write(FILE, &format!("+{controller}")) else {
+            continue;
+        };
+        if needed.contains(controller) {
+            let write = limits
+                .writes
+                .iter()
+                .find(|w| w.home == Home::V2 && w.controller == controller);
+            let field = write.map_or("linux.resources", |w| w.field.as_str());
+            let why = match errno {
+                Errno::BUSY => " (it has processes of its own, which v2 does not allow besides)",
+                Errno::NOENT => " (its parent does not hand it down)",
+                _ => "",
+            };
+            return Err(Error::Cgroup {
+                path: group.path.join(FILE),
+                action: format!("hand the {controller} controller down for {field}{why}"),
+                source: errno.into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A new cpuset of v1 is empty, and no process can be in it until it has what its parent has.
+fn inherit_cpuset(parent: &Group, child: &Group) -> Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        if child.read(file)?.is_some_and(|set| set.trim().is_empty())
+            && let Some(set) = parent.read(file)?
+        {
+            let set = set.trim();
+            child
+                .write(file, set)
+                .map_err(|e| super::group::failed(&child.path.join(file), format!("write '{set}'"), e))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,365 @@
+//! Real groups of this machine's hierarchies, whichever they are: v1 with v2 on the side here, v2 alone in user-mode Linux.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use longshore_runtime::cgroup::{Cgroup, Limits, Manager, Mode};
+use longshore_runtime::{ContainerId, Error, ErrorKind};
+use serde_json::{Value, json};
+
+fn skip(why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+}
+
+/// A manager and an id of this test's own, or why there is none.
+fn manager(test: &str) -> Option<(Manager, ContainerId)> {
+    if !rustix::process::geteuid().is_root() {
+        skip("needs root");
+        return None;
+    }
+    let manager = Manager::detect().expect("the machine is understood");
+    if manager.host().mode() == Mode::None {
+        skip("no cgroup hierarchy is mounted");
+        return None;
+    }
+    Some((
+        manager,
+        ContainerId::new(format!("{test}-{}", std::process::id())).expect("an id"),
+    ))
+}
+
+fn limits(manager: &Manager, resources: Value) -> Limits {
+    let resources = serde_json::from_value(resources).expect("resources");
+    Limits::compile(Some(&resources), manager.host()).expect("compiles")
+}
+
+/// Groups that go even if the test fails.
+#[derive(Debug)]
+struct Made(Cgroup);
+
+impl std::ops::Deref for Made {
+    type Target = Cgroup;
+    fn deref(&self) -> &Cgroup {
+        &self.0
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.remove();
+    }
+}
+
+fn create(manager: &Manager, id: &ContainerId, resources: Value) -> Result<Made, Error> {
+    manager.create(id, None, &limits(manager, resources)).map(Made)
+}
+
+/// The groups' directories, by the place that a state file would have.
+fn directories(cgroup: &Cgroup) -> Vec<PathBuf> {
+    cgroup.location().places.iter().map(|p| p.mount.join(&p.path)).collect()
+}
+
+/// What one of the groups has in the first of the files that exists.
+fn content(cgroup: &Cgroup, files: &[&str]) -> String {
+    let paths = directories(cgroup)
+        .into_iter()
+        .flat_map(|dir| files.iter().map(move |f| dir.join(f)));
+    paths
+        .into_iter()
+        .find_map(|p| fs::read_to_string(p).ok())
+        .expect("one of the files exists")
+        .trim()
+        .to_owned()
+}
+
+/// A shell that waits for a line, enters the groups by pid and runs a script in them.
+fn enter(cgroup: &Cgroup, script: &str) -> Child {
+    let mut child = Command::new("sh")
+        .args(["-c", &format!("read line; {script}")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    for dir in directories(cgroup) {
+        fs::write(dir.join("cgroup.procs"), child.id().to_string()).expect("the shell enters");
+    }
+    child
+        .stdin
+        .as_mut()
+        .expect("piped")
+        .write_all(b"go\n")
+        .expect("the shell reads");
+    child
+}
+
+fn finish(child: Child) -> (bool, String) {
+    let out = child.wait_with_output().expect("the shell ends");
+    (
+        out.status.success(),
+        String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr),
+    )
+}
+
+fn gone(directories: &[PathBuf]) {
+    for dir in directories {
+        assert!(!dir.exists(), "{} is left", dir.display());
+    }
+}
+
+#[test]
+fn groups_are_made_found_again_and_removed() {
+    let Some((manager, id)) = manager("life") else { return };
+    let cgroup = create(&manager, &id, json!({})).expect("made");
+    let dirs = directories(&cgroup);
+    assert!(!cgroup.is_none());
+    assert!(dirs.iter().all(|d| d.is_dir()), "{dirs:?}");
+    let entry = cgroup.entry().expect("can be entered");
+    assert_eq!(entry.tasks.len() + usize::from(entry.unified.is_some()), dirs.len());
+
+    let text = serde_json::to_string(cgroup.location()).expect("a state file");
+    let again = manager
+        .open(&serde_json::from_str(&text).expect("the same"))
+        .expect("found");
+    assert!(again.pids().expect("read").is_empty());
+    // What the container made inside goes as well.
+    for dir in &dirs {
+        fs::create_dir_all(dir.join("a/b")).expect("a group inside");
+    }
+    again.remove().expect("removed");
+    gone(&dirs);
+    cgroup.remove().expect("gone is no error");
+    assert!(manager.open(cgroup.location()).expect("nothing there").is_none());
+}
+
+#[test]
+fn limits_reach_the_kernel() {
+    let Some((manager, id)) = manager("limits") else { return };
+    let asked = limits(
+        &manager,
+        json!({ "pids": { "limit": 77 }, "memory": { "limit": 67108864 },
+        "cpu": { "shares": 512, "quota": 20000, "period": 50000 } }),
+    );
+    let cgroup = manager.create(&id, None, &asked).map(Made).expect("made");
+    let pids = content(&cgroup, &["pids.max"]);
+    let memory = content(&cgroup, &["memory.limit_in_bytes", "memory.max"]);
+    let quota = content(&cgroup, &["cpu.cfs_quota_us", "cpu.max"]);
+    let stats = cgroup.stats().expect("read");
+    // A smaller limit, and a larger one of memory and swap together: the order of the writes must not matter.
+    let update = |limit: i64| {
+        cgroup.update(&limits(
+            &manager,
+            json!({ "memory": { "limit": limit, "swap": limit } }),
+        ))
+    };
+    let updated = [32 << 20, 128 << 20, 16 << 20].map(|limit| {
+        let done = update(limit).map_err(|e| e.kind());
+        (limit, done, content(&cgroup, &["memory.limit_in_bytes", "memory.max"]))
+    });
+    cgroup.remove().expect("removed");
+
+    assert_eq!(pids, "77");
+    assert_eq!(memory, "67108864");
+    assert!(quota == "20000" || quota == "20000 50000", "{quota}");
+    assert_eq!(stats.pids.expect("counted").limit, Some(77));
+    assert_eq!(stats.memory.expect("counted").limit, Some(67_108_864));
+    assert!(stats.cpu.is_some());
+    for (limit, done, content) in updated {
+        if done == Err(ErrorKind::Unsupported) {
+            return skip("the kernel counts no swap");
+        }
+        assert_eq!((done, content), (Ok(()), limit.to_string()));
+    }
+}
+
+#[test]
+fn a_process_limit_binds() {
+    let Some((manager, id)) = manager("pids") else { return };
+    let cgroup = manager
+        .create(&id, None, &limits(&manager, json!({ "pids": { "limit": 3 } })))
+        .expect("made");
+    let child = enter(
+        &cgroup,
+        "for i in 1 2 3 4 5 6; do sleep 5 > /dev/null 2>&1 & done; wait",
+    );
+    let (fine, text) = finish(child);
+    cgroup.kill().expect("killed");
+    cgroup.remove().expect("removed");
+    assert!(!fine, "six more processes started");
+    assert!(text.to_lowercase().contains("fork"), "{text}");
+}
+
+#[test]
+fn a_memory_limit_binds_and_is_counted() {
+    let Some((manager, id)) = manager("memory") else { return };
+    let asked = json!({ "memory": { "limit": 33554432, "swap": 33554432 } });
+    let cgroup = match create(&manager, &id, asked) {
+        Err(e) if e.kind() == ErrorKind::Unsupported => return skip(&e.to_string()),
+        cgroup => cgroup.expect("made"),
+    };
+    let child = enter(&cgroup, "head -c 200m /dev/zero | tail -c 200m > /dev/null");
+    let (fine, _) = finish(child);
+    let kills = cgroup.oom_kills().expect("read");
+    let counted = cgroup.stats().expect("read").memory.expect("counted").oom_kills;
+    cgroup.kill().expect("killed");
+    cgroup.remove().expect("removed");
+    assert!(!fine, "200 MB fitted into 32 MB");
+    assert_eq!(kills, counted);
+    assert!(kills >= 1, "nothing was killed");
+}
+
+#[test]
+fn devices_are_confined() {
+    let Some((manager, id)) = manager("devices") else {
+        return;
+    };
+    let rules = json!({ "devices": [
+        { "allow": false, "access": "rwm" },
+        { "allow": true, "type": "c", "major": 10, "minor": 200, "access": "r" },
+    ] });
+    let limits = limits(&manager, rules);
+    let cgroup = manager.create(&id, None, &limits).map(Made).expect("made");
+    if let Err(error) = cgroup.confine_devices(&limits) {
+        cgroup.remove().expect("removed");
+        return skip(&format!("{error}: {:?}", std::error::Error::source(&error)));
+    }
+    let dir = tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .expect("a directory");
+    let probe = format!(
+        "cd {}; mknod kmsg c 1 11 && mknod tun c 10 200 && echo nodes; \
+         (: < /dev/null) && (: > /dev/zero) && echo usual; \
+         (: < kmsg) 2>/dev/null || echo no-kmsg; \
+         (: < tun) 2>&1 | grep -q 'not permitted' || echo tun-readable; \
+         (: > tun) 2>&1 | grep -q 'not permitted' && echo tun-not-writable",
+        dir.path().display()
+    );
+    let (_, text) = finish(enter(&cgroup, &probe));
+    // Everything, for the second program in the first one's place.
+    let all = self::limits(&manager, json!({ "devices": [{ "allow": true }] }));
+    cgroup.update(&all).expect("updated");
+    let (_, after) = finish(enter(
+        &cgroup,
+        &format!("cd {}; (: < kmsg) && echo kmsg", dir.path().display()),
+    ));
+    cgroup.remove().expect("removed");
+    if text.contains("nodev") || text.contains("Permission denied") {
+        return skip(&format!(
+            "device nodes can't be used in {}: {text}",
+            dir.path().display()
+        ));
+    }
+    assert_eq!(
+        text.lines().collect::<Vec<_>>(),
+        ["nodes", "usual", "no-kmsg", "tun-readable", "tun-not-writable"]
+    );
+    assert_eq!(after.trim(), "kmsg");
+}
+
+#[test]
+fn processes_freeze_thaw_and_die() {
+    let Some((manager, id)) = manager("freeze") else { return };
+    let cgroup = create(&manager, &id, json!({})).expect("made");
+    let mut child = enter(&cgroup, "sleep 100 & sleep 100 & echo ready; wait");
+    let mut line = [0; 6];
+    std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut line).expect("it is ready");
+    assert_eq!(cgroup.pids().expect("read").len(), 3);
+    cgroup.freeze().expect("frozen");
+    assert!(cgroup.is_frozen().expect("read"));
+    cgroup.thaw().expect("thawed");
+    assert!(!cgroup.is_frozen().expect("read"));
+    cgroup.signal_all(0).expect("signal 0 tests");
+    // Frozen processes die as well.
+    cgroup.freeze().expect("frozen");
+    cgroup.kill().expect("killed");
+    assert!(!child.wait().expect("reaped").success());
+    cgroup.remove().expect("removed");
+    gone(&directories(&cgroup));
+}
+
+#[test]
+fn a_fork_bomb_is_killed_whole() {
+    let Some((manager, id)) = manager("bomb") else { return };
+    let cgroup = manager
+        .create(&id, None, &limits(&manager, json!({ "pids": { "limit": 60 } })))
+        .expect("made");
+    let mut child = enter(
+        &cgroup,
+        "while :; do while :; do sh -c 'sleep 0.01' & done & done 2>/dev/null",
+    );
+    std::thread::sleep(Duration::from_millis(300));
+    cgroup.kill().expect("killed");
+    child.wait().expect("reaped");
+    cgroup.remove().expect("every process is gone");
+    gone(&directories(&cgroup));
+}
+
+#[test]
+fn a_group_in_use_is_refused_and_left_alone() {
+    let Some((manager, id)) = manager("used") else { return };
+    let none = limits(&manager, json!({}));
+    let path = PathBuf::from(format!("/{id}/inner"));
+    let first = manager.create(&id, Some(&path), &none).map(Made).expect("made");
+    let child = enter(&first, "exec sleep 100");
+    let second = manager.create(&id, Some(&path), &none);
+    let still = first.pids().expect("read");
+    first.kill().expect("killed");
+    finish(child);
+    first.remove().expect("removed");
+    for place in &first.location().places {
+        fs::remove_dir(place.mount.join(id.as_str())).expect("the group that we asked for");
+    }
+    let error = second.expect_err("refused");
+    assert!(error.to_string().contains("it has processes"), "{error}");
+    assert_eq!(still.len(), 1);
+}
+
+#[test]
+fn a_failing_limit_leaves_no_group_and_says_what_was_written() {
+    let Some((manager, id)) = manager("fails") else { return };
+    let before = create(&manager, &id, json!({})).expect("made");
+    let dirs = directories(&before);
+    before.remove().expect("removed");
+    let error = manager.create(
+        &id,
+        None,
+        &limits(&manager, json!({ "cpu": { "quota": 1, "period": 100000 } })),
+    );
+    let error = error.expect_err("the kernel's least is 1000");
+    assert!(error.to_string().contains("linux.resources.cpu.quota"), "{error}");
+    assert!(error.to_string().contains("write '1"), "{error}");
+    gone(&dirs);
+}
+
+#[test]
+fn a_path_out_of_the_hierarchy_is_refused() {
+    let Some((manager, id)) = manager("path") else { return };
+    for path in ["/../x", "../x", "/a/../../x"] {
+        let error = manager
+            .create(&id, Some(Path::new(path)), &limits(&manager, json!({})))
+            .expect_err(path);
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+    }
+}
+
+#[test]
+fn many_at_once_share_their_parent() {
+    let Some((manager, id)) = manager("many") else { return };
+    let manager = &manager;
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let id = ContainerId::new(format!("{id}-{n}")).expect("an id");
+            scope.spawn(move || {
+                for _ in 0..10 {
+                    let cgroup = create(manager, &id, json!({})).expect("made");
+                    cgroup.remove().expect("removed");
+                    gone(&directories(&cgroup));
+                }
+            });
+        }
+    });
+}
