@@ -78,19 +78,19 @@ fn clone_child(program: &Program, mut inputs: Inputs, cgroup: Option<BorrowedFd<
     let direct = program.join_first.is_empty();
     let mut options = CloneOptions::new(if direct { program.unshare } else { Namespaces::empty() });
     options.cgroup = cgroup;
+    // Nothing may come between the clone and the child's code: no error text is built before it is known who reads it.
     // SAFETY: the child goes straight into code that is made for it and never returns.
-    let cloned =
-        unsafe { clone3(options) }.map_err(io_error(format!("clone into new namespaces ({:?})", program.unshare)))?;
-    match cloned {
-        Cloned::Child if direct => {
+    match unsafe { clone3(options) } {
+        Err(errno) => Err(errno).map_err(io_error(format!("clone into new namespaces ({:?})", program.unshare))),
+        Ok(Cloned::Child) if direct => {
             // SAFETY: this is the child, right after the clone; the inputs hold open descriptors of 3 and above.
             unsafe { init::run(program, inputs.slots()) }
         }
-        Cloned::Child => {
+        Ok(Cloned::Child) => {
             // SAFETY: as above.
             unsafe { init::run_helper(program, inputs.slots()) }
         }
-        Cloned::Parent { pid, pidfd } => Ok(Spawned {
+        Ok(Cloned::Parent { pid, pidfd }) => Ok(Spawned {
             pidfd,
             pid: pid.as_raw_nonzero().get(),
             ancestor: if direct { Ancestor::Host } else { Ancestor::Helper },
