@@ -203,6 +203,7 @@ impl Builder<'_> {
                 },
             );
         }
+        self.check_owners(field, &params)?;
         if params
             .iter()
             .any(|p| p.value.as_ref().is_some_and(|v| v.count_bytes() > LONGEST_VALUE))
@@ -216,6 +217,33 @@ impl Builder<'_> {
             params,
             fallback,
         })
+    }
+}
+
+impl Builder<'_> {
+    /// The kernel answers an owner that is not mapped with "invalid argument"; this says which.
+    fn check_owners(&self, field: &str, params: &[FsParam]) -> Result<()> {
+        let Some(maps) = &self.id_maps else {
+            return Ok(());
+        };
+        for param in params {
+            let map = match param.key.to_bytes() {
+                b"uid" => &maps.users,
+                b"gid" => &maps.groups,
+                _ => continue,
+            };
+            let id = param
+                .value
+                .as_ref()
+                .and_then(|v| v.to_str().ok())
+                .and_then(|v| v.parse().ok());
+            if id.is_some_and(|id| !map.iter().any(|m| m.covers(id))) {
+                let what = format!("{}={}", param.key.to_string_lossy(), id.unwrap_or_default());
+                let reason = format!("{what}: the user namespace does not map it; leave the option out");
+                return Err(invalid(format!("{field}.options"), reason));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,0 +1,150 @@
+//! The executor for an ordinary user, in user namespaces.
+//!
+//! When root runs the tests, they run again as `nobody`: a copy of this program is started as that user.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use longshore_runtime::{DeleteMode, ErrorKind, ExecRequest, Executor, Io, ProcessId};
+use serde_json::{Value, json};
+use support::{Place, any_place, chain, new_id, skipped, spec};
+
+const NOBODY: u32 = 65_534;
+const MARK: &str = "LONGSHORE_TEST_AS_NOBODY";
+
+/// A place for an ordinary user, or `None` when this is root: then the test has been run again as nobody.
+fn ordinary(test: &str) -> Option<Place> {
+    if !rustix::process::geteuid().is_root() {
+        return any_place();
+    }
+    assert!(std::env::var_os(MARK).is_none(), "the copy runs as root");
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
+    let copy = dir.path().join("tests");
+    fs::copy(std::env::current_exe().expect("this program"), &copy).expect("a copy");
+    let output = Command::new(&copy)
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(MARK, "1")
+        .env_remove("TMPDIR")
+        .current_dir("/")
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .output()
+        .expect("the copy starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    eprintln!("{text}");
+    assert!(
+        output.status.success(),
+        "as nobody: {} {text}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    None
+}
+
+fn can_unshare() -> bool {
+    let able = Command::new("unshare")
+        .args(["--user", "true"])
+        .status()
+        .is_ok_and(|s| s.success());
+    if !able {
+        skipped("needs user namespaces for ordinary users");
+    }
+    able
+}
+
+fn in_user_namespace(args: &[&str]) -> Value {
+    let mut spec = spec(args);
+    let namespaces = spec["linux"]["namespaces"].as_array_mut().expect("a list");
+    namespaces.push(json!({ "type": "user" }));
+    // A group that is not mapped can't own a terminal.
+    spec["mounts"][2]["options"] = json!(["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]);
+    spec
+}
+
+#[tokio::test]
+async fn an_ordinary_user_runs_a_container_as_its_root() {
+    let Some(place) = ordinary("an_ordinary_user_runs_a_container_as_its_root") else {
+        return;
+    };
+    if !can_unshare() {
+        return;
+    }
+    let line = "id -u; cat /proc/self/uid_map; hostname; touch /made; echo x > /dev/null; ls /proc | grep -c '^1$'; \
+                cat /proc/sys/net/ipv4/ip_forward; umask; test -d /sys/kernel && echo sys";
+    let mut spec = in_user_namespace(&["sh", "-c", line]);
+    spec["linux"]["sysctl"] = json!({ "net.ipv4.ip_forward": "1" });
+    let outcome = place.run(&spec).await;
+    assert_eq!(outcome.status.code, 0, "{outcome:?}");
+    let words: Vec<_> = outcome.stdout.split_whitespace().collect();
+    let uid = rustix::process::geteuid().as_raw().to_string();
+    assert_eq!(
+        words,
+        ["0", "0", &uid, "1", "box", "1", "1", "0022", "sys"],
+        "{outcome:?}"
+    );
+    assert!(place.dir.path().join("rootfs/made").exists());
+}
+
+#[tokio::test]
+async fn an_ordinary_user_execs_and_has_a_terminal() {
+    let Some(place) = ordinary("an_ordinary_user_execs_and_has_a_terminal") else {
+        return;
+    };
+    if !can_unshare() {
+        return;
+    }
+    let id = new_id();
+    let mut spec = in_user_namespace(&["sh", "-c", "tty; read x"]);
+    spec["process"]["terminal"] = json!(true);
+    let (io, terminal) = Io::pty();
+    place
+        .executor
+        .create(place.request(&id, &spec, io))
+        .await
+        .unwrap_or_else(|e| panic!("{}", chain(&e)));
+    place
+        .executor
+        .start(&id)
+        .await
+        .unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let process = json!({ "args": ["sh", "-c", "id -u; hostname"], "cwd": "/", "env": ["PATH=/bin"], "user": { "uid": 0, "gid": 0 } });
+    let (io, mut ends) = Io::pipe().expect("pipes");
+    let process = serde_json::from_value(process).expect("a process");
+    let made = place.executor.exec(&id, ExecRequest::new("x", process, io)).await;
+    made.unwrap_or_else(|e| panic!("{}", chain(&e)));
+    place
+        .executor
+        .wait(&id, &ProcessId::Exec("x".into()))
+        .await
+        .expect("it ends");
+    let mut out = String::new();
+    std::io::Read::read_to_string(&mut ends.stdout, &mut out).expect("text");
+    assert_eq!(out, "0\nbox\n");
+    drop(terminal.master().await.expect("a terminal"));
+    place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
+}
+
+#[tokio::test]
+async fn an_owner_that_is_not_mapped_is_named() {
+    let Some(place) = ordinary("an_owner_that_is_not_mapped_is_named") else {
+        return;
+    };
+    let mut spec = in_user_namespace(&["true"]);
+    spec["mounts"][2]["options"] = json!(["gid=5"]);
+    let error = place.try_run(&spec).await.expect_err("the group is not mapped");
+    assert!(error.to_string().starts_with("mounts[2].options: gid=5"), "{error}");
+}
+
+#[tokio::test]
+async fn without_a_user_namespace_the_error_says_what_to_do() {
+    let Some(place) = ordinary("without_a_user_namespace_the_error_says_what_to_do") else {
+        return;
+    };
+    let error = place.try_run(&spec(&["true"])).await.expect_err("it needs privileges");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("linux.namespaces"), "{error}");
+}
