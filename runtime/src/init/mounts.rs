@@ -116,7 +116,10 @@ pub(super) fn make_root(
         None => make(source, attr.set)?,
     };
     change(&tree, source, attr, tree_attr)?;
-    move_mount(&tree, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).at(Call::Attach)?;
+    // What mount(2) made lies over `/` already.
+    if !matches!(source, Source::Legacy { .. }) {
+        move_mount(&tree, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).at(Call::Attach)?;
+    }
     Ok(tree.into_raw_fd())
 }
 

@@ -1,0 +1,257 @@
+//! Roots that are mounted for the container alone, and hooks.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use longshore_linux::Mount;
+use longshore_runtime::{DeleteMode, Error, Executor, Io, ProcessId};
+use serde_json::{Value, json};
+use support::{Place, chain, new_id, place, spec};
+
+/// An overlay of `layers` empty layers and the test's root filesystem; the upper layer is in `upper`.
+fn overlay(place: &Place, layers: usize, deep: &str) -> (Vec<Mount>, PathBuf) {
+    let at = place.dir.path().join(deep);
+    let mut lower = Vec::new();
+    for i in 0..layers {
+        let layer = at.join(format!("layer{i}"));
+        fs::create_dir_all(&layer).expect("a directory");
+        fs::write(layer.join(format!("file{i}")), i.to_string()).expect("a file");
+        lower.push(layer.to_str().expect("text").to_owned());
+    }
+    lower.push(place.dir.path().join("rootfs").to_str().expect("text").to_owned());
+    let (upper, work) = (at.join("upper"), at.join("work"));
+    for dir in [&upper, &work] {
+        fs::create_dir_all(dir).expect("a directory");
+    }
+    let mount = Mount {
+        fs_type: "overlay".into(),
+        source: "overlay".into(),
+        ..Mount::default()
+    }
+    .option(format!("lowerdir={}", lower.join(":")))
+    .option(format!("upperdir={}", upper.display()))
+    .option(format!("workdir={}", work.display()));
+    (vec![mount], upper)
+}
+
+async fn run_on(place: &Place, mounts: Vec<Mount>, spec: &Value) -> Result<(u32, String), Error> {
+    let id = new_id();
+    let (io, mut ends) = Io::pipe()?;
+    place
+        .executor
+        .create(place.request(&id, spec, io).rootfs(mounts))
+        .await?;
+    place.executor.start(&id).await?;
+    let exit = place.executor.wait(&id, &ProcessId::Init).await?;
+    place.executor.delete(&id, DeleteMode::Stopped).await?;
+    let mut out = String::new();
+    std::io::Read::read_to_string(&mut ends.stdout, &mut out).expect("text");
+    std::io::Read::read_to_string(&mut ends.stderr, &mut out).expect("text");
+    Ok((exit.code, out))
+}
+
+fn not_mounted_here(place: &Place) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("readable");
+    assert!(
+        !mounts.contains(place.dir.path().to_str().expect("text")),
+        "a mount is left in the host"
+    );
+}
+
+#[tokio::test]
+async fn an_overlay_is_the_containers_alone() {
+    let Some(place) = place() else { return };
+    let (mounts, upper) = overlay(&place, 3, "o");
+    let script = spec(&[
+        "sh",
+        "-c",
+        "cat /file0 /file2; echo new > /written; grep -c ' / overlay\\| - overlay' /proc/self/mountinfo",
+    ]);
+    let (code, out) = run_on(&place, mounts, &script)
+        .await
+        .unwrap_or_else(|e| panic!("{}", chain(&e)));
+    assert_eq!((code, out.as_str()), (0, "021\n"));
+    assert_eq!(
+        fs::read_to_string(upper.join("written")).expect("it is in the upper layer"),
+        "new\n"
+    );
+    not_mounted_here(&place);
+}
+
+#[tokio::test]
+async fn more_layers_than_a_page_of_options_can_name() {
+    let Some(place) = place() else { return };
+    let (mounts, _) = overlay(
+        &place,
+        100,
+        "a-directory-with-a-rather-long-name/and-another-one-inside-of-it",
+    );
+    let options: usize = mounts[0].options.iter().map(String::len).sum();
+    assert!(options > 4096, "{options}");
+    match run_on(&place, mounts, &spec(&["sh", "-c", "cat /file0 /file99"])).await {
+        Ok((code, out)) => assert_eq!((code, out.as_str()), (0, "099")),
+        Err(Error::Unsupported { reason, .. }) => support::skipped(&reason),
+        Err(error) => panic!("{}", chain(&error)),
+    }
+}
+
+#[tokio::test]
+async fn options_too_long_for_the_mount_api_go_by_mount() {
+    let Some(place) = place() else { return };
+    let (mounts, upper) = overlay(&place, 1, &format!("{0}/{0}", "x".repeat(120)));
+    let (code, out) = run_on(
+        &place,
+        mounts,
+        &spec(&["sh", "-c", "cat /file0; touch /x; ls -a /.. | wc -l; ls -a / | wc -l"]),
+    )
+    .await
+    .unwrap_or_else(|e| panic!("{}", chain(&e)));
+    assert_eq!(code, 0, "{out}");
+    let lines: Vec<_> = out.trim_start_matches('0').lines().collect();
+    assert_eq!(lines[0], lines[1]);
+    assert!(upper.join("x").exists());
+    not_mounted_here(&place);
+}
+
+#[tokio::test]
+async fn an_overlay_serves_a_user_namespace() {
+    let Some(place) = place() else { return };
+    let (mounts, _) = overlay(&place, 2, "o");
+    let mut script = spec(&["sh", "-c", "cat /file0 /file1; cat /proc/self/uid_map"]);
+    script["linux"]["namespaces"]
+        .as_array_mut()
+        .expect("a list")
+        .push(json!({ "type": "user" }));
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+    script["linux"]["uidMappings"] = map.clone();
+    script["linux"]["gidMappings"] = map;
+    let (code, out) = run_on(&place, mounts, &script)
+        .await
+        .unwrap_or_else(|e| panic!("{}", chain(&e)));
+    assert_eq!(code, 0, "{out}");
+    assert_eq!(
+        out.split_whitespace().collect::<Vec<_>>(),
+        ["01", "0", "100000", "65536"]
+    );
+    not_mounted_here(&place);
+}
+
+#[tokio::test]
+async fn a_second_mount_goes_into_the_root_and_a_read_only_one_stays_so() {
+    let Some(place) = place() else { return };
+    let data = place.dir.path().join("data");
+    fs::create_dir(&data).expect("a directory");
+    fs::write(data.join("f"), "inside").expect("a file");
+    let root = Mount::bind(place.dir.path().join("rootfs")).option("ro");
+    let second = Mount {
+        target: Some(PathBuf::from("/tmp")),
+        ..Mount::bind(&data)
+    };
+    let script = spec(&["sh", "-c", "cat /tmp/f; touch /x || echo refused"]);
+    let (_, out) = run_on(&place, vec![root, second], &script)
+        .await
+        .unwrap_or_else(|e| panic!("{}", chain(&e)));
+    assert!(out.starts_with("insiderefused\n"), "{out}");
+}
+
+#[tokio::test]
+async fn a_step_that_fails_names_its_field_and_leaves_nothing() {
+    let Some(place) = place() else { return };
+    type Change = fn(&mut Value);
+    let changes: [(&str, Change, &str); 6] = [
+        ("root", |s| s["root"]["path"] = json!("/nowhere/at/all"), "root.path"),
+        (
+            "mount",
+            |s| s["mounts"][5]["type"] = json!("no-such-filesystem"),
+            "mounts[5]",
+        ),
+        (
+            "source",
+            |s| s["mounts"][5] = json!({ "destination": "/x", "source": "/nowhere", "options": ["bind"] }),
+            "mounts[5]",
+        ),
+        ("cwd", |s| s["process"]["cwd"] = json!("/bin/sh"), "process.cwd"),
+        (
+            "rlimit",
+            |s| s["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 1u64 << 40, "hard": 1u64 << 40 }]),
+            "process.rlimits[0]",
+        ),
+        (
+            "sysctl",
+            |s| s["linux"]["sysctl"] = json!({ "net.no.such": "1" }),
+            "linux.sysctl.net.no.such",
+        ),
+    ];
+    for (name, change, field) in changes {
+        let mut spec = spec(&["true"]);
+        change(&mut spec);
+        let error = place.try_run(&spec).await.expect_err(name);
+        assert!(chain(&error).starts_with(field), "{name}: {}", chain(&error));
+        assert!(
+            place.executor.list().await.expect("a list").is_empty(),
+            "{name} left state behind"
+        );
+        let children = fs::read_dir("/proc/self/task").expect("readable").filter_map(|t| {
+            fs::read_to_string(t.ok()?.path().join("children"))
+                .ok()
+                .filter(|c| !c.is_empty())
+        });
+        assert_eq!(
+            children.collect::<Vec<_>>(),
+            Vec::<String>::new(),
+            "{name} left a process behind"
+        );
+    }
+    not_mounted_here(&place);
+}
+
+fn script(dir: &Path, name: &str, body: &str) -> PathBuf {
+    let path = dir.join(name);
+    fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("a file");
+    std::os::unix::fs::PermissionsExt::set_mode(&mut fs::metadata(&path).expect("it is there").permissions(), 0o755);
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("permissions");
+    path
+}
+
+#[tokio::test]
+async fn hooks_get_the_state_in_their_order() {
+    let Some(place) = place() else { return };
+    let hook = script(
+        place.dir.path(),
+        "hook",
+        "echo $1 $(cat | jq -r '.status + \" \" + (.pid > 0 | tostring)') >> log; echo $X >> log",
+    );
+    let one = |name: &str| json!([{ "path": hook, "args": ["hook", name], "env": ["X=y", "PATH=/usr/bin:/bin"] }]);
+    let mut spec = spec(&["true"]);
+    spec["hooks"] = json!({
+        "prestart": one("prestart"), "createRuntime": one("createRuntime"),
+        "poststart": one("poststart"), "poststop": one("poststop"),
+    });
+    assert_eq!(place.run(&spec).await.status.code, 0);
+    let log = fs::read_to_string(place.dir.path().join("log")).expect("a log");
+    let expected = "prestart creating true\ny\ncreateRuntime creating true\ny\npoststart running true\ny\npoststop stopped false\ny\n";
+    assert_eq!(log, expected);
+}
+
+#[tokio::test]
+async fn a_hook_that_fails_or_hangs_ends_the_create() {
+    let Some(place) = place() else { return };
+    for (body, timeout, expected) in [
+        ("echo no good >&2; exit 3", 10, "no good"),
+        ("exec sleep 1000", 1, "timeout"),
+    ] {
+        let hook = script(place.dir.path(), "hook", body);
+        let mut spec = spec(&["true"]);
+        let env = json!(["PATH=/usr/bin:/bin"]);
+        spec["hooks"] = json!({ "createRuntime": [{ "path": hook, "timeout": timeout, "env": env }] });
+        let error = place.try_run(&spec).await.expect_err("the hook fails");
+        assert!(
+            matches!(&error, Error::Hook { field, .. } if field == "hooks.createRuntime[0]"),
+            "{error:?}"
+        );
+        assert!(error.to_string().contains(expected), "{error}");
+        assert!(place.executor.list().await.expect("a list").is_empty());
+    }
+}
