@@ -112,6 +112,26 @@ impl Host {
         }
     }
 
+    /// The hierarchies of v1: where each is mounted, and the options by which it can be mounted again.
+    pub(crate) fn v1_hierarchies(&self) -> impl Iterator<Item = (&Path, String)> {
+        self.hierarchies.iter().filter_map(|h| match &h.kind {
+            Kind::V2 => None,
+            Kind::V1 { controllers, name } => {
+                let named = name.as_ref().map(|name| format!("name={name}"));
+                let words: Vec<_> = controllers.iter().cloned().chain(named).collect();
+                Some((h.mount_point.as_path(), words.join(",")))
+            }
+        })
+    }
+
+    /// Where the v2 tree is mounted.
+    pub(crate) fn v2_mount(&self) -> Option<&Path> {
+        self.hierarchies
+            .iter()
+            .find(|h| h.is_v2())
+            .map(|h| h.mount_point.as_path())
+    }
+
     /// Which versions there are.
     pub fn mode(&self) -> Mode {
         let v2 = self.hierarchies.iter().any(Hierarchy::is_v2);

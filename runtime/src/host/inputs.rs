@@ -1,12 +1,15 @@
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+use longshore_linux::{Depth, MountAttr};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::io_error;
+use crate::cgroup::Location;
 use crate::init::{EMPTY, mounts};
 use crate::plan::Program;
-use crate::plan::op::{HostInput, Slot};
+use crate::plan::op::{HostInput, Slot, Source};
+use crate::plan::paths::cpath;
 use crate::{Error, Result, Stdio};
 
 /// The descriptors that a child starts with, by slot. All are 3 or higher and close-on-exec.
@@ -18,7 +21,7 @@ pub(crate) struct Inputs {
 
 impl Inputs {
     /// Opens what the program needs of the host, and the socket to talk over, whose other end it returns.
-    pub(crate) fn open(program: &Program) -> Result<(Self, OwnedFd)> {
+    pub(crate) fn open(program: &Program, cgroups: &Location) -> Result<(Self, OwnedFd)> {
         let mut inputs = Self {
             owned: Vec::new(),
             slots: vec![EMPTY; usize::from(program.slots)],
@@ -27,7 +30,7 @@ impl Inputs {
             .map_err(io_error("make a socket pair to talk to a container's init process"))?;
         inputs.put(Slot::REPORT, theirs)?;
         for (slot, input, field) in &program.inputs {
-            let fd = open(input, field)?;
+            let fd = open(input, field, cgroups)?;
             inputs.put(*slot, fd)?;
         }
         Ok((inputs, ours))
@@ -46,7 +49,6 @@ impl Inputs {
         Ok(())
     }
 
-    #[allow(dead_code)] // the host's side comes with the cgroup manager
     /// The tasks files of cgroups that the child is to join, after the program's own slots.
     pub(crate) fn put_tasks(&mut self, tasks: Vec<OwnedFd>) -> Result<()> {
         for file in tasks {
@@ -70,7 +72,7 @@ impl Inputs {
     }
 }
 
-fn open(input: &HostInput, field: &str) -> Result<OwnedFd> {
+fn open(input: &HostInput, field: &str, cgroups: &Location) -> Result<OwnedFd> {
     match input {
         HostInput::Namespace { path, .. } => {
             openat(CWD, path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| Error::Step {
@@ -79,13 +81,26 @@ fn open(input: &HostInput, field: &str) -> Result<OwnedFd> {
                 source: errno.into(),
             })
         }
-        HostInput::Mount(source) => {
-            let made = mounts::make(source, longshore_linux::MountAttr::empty());
-            made.map_err(|failure| Error::Step {
-                field: field.to_owned(),
-                step: format!("{source}: {}", failure.call.text()),
-                source: failure.errno.into(),
-            })
+        HostInput::OwnCgroup { mounted } => {
+            let place = cgroups.places.iter().find(|p| p.mount == *mounted);
+            let path = place.map_or_else(|| mounted.clone(), |place| mounted.join(&place.path));
+            let path = cpath(field, &path)?;
+            make(
+                &Source::Bind {
+                    path,
+                    depth: Depth::Mount,
+                },
+                field,
+            )
         }
+        HostInput::Mount(source) => make(source, field),
     }
+}
+
+fn make(source: &Source, field: &str) -> Result<OwnedFd> {
+    mounts::make(source, MountAttr::empty()).map_err(|failure| Error::Step {
+        field: field.to_owned(),
+        step: format!("{source}: {}", failure.call.text()),
+        source: failure.errno.into(),
+    })
 }

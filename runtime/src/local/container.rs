@@ -2,13 +2,17 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use longshore_linux::has_ended;
+use longshore_linux::{has_ended, send_signal};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::process::Watched;
 use super::reactor::Reactor;
 use super::record::{Record, StateDir};
+use crate::cgroup::{Cgroup, Manager};
 use crate::{ContainerId, Result, State, Status};
+
+const SIGKILL: i32 = 9;
 
 /// A container that this program knows.
 #[derive(Debug)]
@@ -17,6 +21,7 @@ pub(crate) struct Container {
     pub(crate) dir: StateDir,
     pub(crate) record: Record,
     pub(crate) init: Arc<Watched>,
+    pub(crate) cgroup: Cgroup,
     pub(crate) execs: Mutex<HashMap<String, Arc<Watched>>>,
     /// Calls on one container take turns.
     pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
@@ -24,12 +29,13 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    pub(crate) fn new(id: ContainerId, dir: StateDir, record: Record, init: Watched) -> Self {
+    pub(crate) fn new(id: ContainerId, dir: StateDir, record: Record, init: Watched, cgroup: Cgroup) -> Self {
         Self {
             id,
             dir,
             record,
             init: Arc::new(init),
+            cgroup,
             execs: Mutex::default(),
             turn: Arc::default(),
             watching: AtomicBool::new(false),
@@ -37,7 +43,7 @@ impl Container {
     }
 
     /// One that the state directory knows: made by another program, or by this one before it was restarted.
-    pub(crate) fn load(id: &ContainerId, dir: StateDir, record: Record) -> Result<Self> {
+    pub(crate) fn load(id: &ContainerId, dir: StateDir, record: Record, cgroups: &Manager) -> Result<Self> {
         let pid = record.init.pid;
         // The pidfd first, then the look whose it is: a pid that is reused in between is noticed.
         let pidfd = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
@@ -46,7 +52,8 @@ impl Container {
         if let Some(exit) = dir.load_exit()? {
             init.ended(exit);
         }
-        Ok(Self::new(id.clone(), dir, record, init))
+        let cgroup = cgroups.open(&record.cgroups)?;
+        Ok(Self::new(id.clone(), dir, record, init, cgroup))
     }
 
     /// Sees to it that the end of init is noticed and recorded.
@@ -66,6 +73,17 @@ impl Container {
         })
     }
 
+    /// Kills all of it, frozen or not, and waits for the end of init. Blocks.
+    pub(crate) fn kill_and_wait(&self) {
+        if !self.cgroup.is_none() {
+            let _ = self.cgroup.kill();
+        }
+        if let Some(pidfd) = &self.init.pidfd {
+            let _ = send_signal(pidfd, SIGKILL);
+        }
+        self.wait_until_recorded();
+    }
+
     /// Waits for the end of init, and for its record if this program makes one. Blocks.
     pub(crate) fn wait_until_recorded(&self) {
         if self.watching.load(Ordering::Acquire) {
@@ -75,6 +93,13 @@ impl Container {
         }
     }
 
+    /// Whether its PID namespace is its own, so that no process outlives init.
+    pub(crate) fn has_own_pids(&self) -> bool {
+        let namespaces = self.record.spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
+        let is_own = |n: &LinuxNamespace| n.typ() == LinuxNamespaceType::Pid && n.path().is_none();
+        namespaces.into_iter().flatten().any(is_own)
+    }
+
     /// Where it is in its life, by what the kernel says.
     pub(crate) fn status(&self) -> Status {
         let lives = self.init.status().is_none() && self.init.pidfd.as_ref().is_some_and(|fd| !has_ended(fd));
@@ -82,6 +107,8 @@ impl Container {
             Status::Stopped
         } else if self.dir.awaits_start() {
             Status::Created
+        } else if !self.cgroup.is_none() && self.cgroup.is_frozen().unwrap_or(false) {
+            Status::Paused
         } else {
             Status::Running
         }

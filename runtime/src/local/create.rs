@@ -1,21 +1,20 @@
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use longshore_linux::send_signal;
+use oci_spec::runtime::{Hook, Hooks, Spec};
 
-use super::Shared;
 use super::container::Container;
 use super::process::Watched;
-use super::record::{ProcessName, Record, StateDir};
-use super::{hooks, start_socket};
-use crate::host::{Inputs, Meeting, Session, io_error, wait_and_reap};
+use super::record::{Claim, ProcessName, Record, StateDir};
+use super::{Shared, hooks, start_socket};
+use crate::cgroup::{Cgroup, Limits};
+use crate::host::{Inputs, Meeting, Session, io_error};
 use crate::io::Streams;
 use crate::plan::op::Slot;
 use crate::plan::{PlanOptions, plan};
-use crate::{CreateRequest, Drained, Result, Status};
-
-const SIGKILL: i32 = 9;
+use crate::{ContainerId, CreateRequest, Drained, Io, Result, Status};
 
 /// A created container that nobody has been told of yet. Dropped, it is as if it had never been.
 #[derive(Debug)]
@@ -35,28 +34,36 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        let Some(container) = self.container.take() else { return };
-        if let Some(pidfd) = &container.init.pidfd {
-            let _ = send_signal(pidfd, SIGKILL);
-            wait_and_reap(pidfd);
+        if let Some(container) = self.container.take() {
+            container.kill_and_wait();
+            let _ = container.cgroup.remove();
+            let _ = container.dir.remove();
         }
-        let _ = container.dir.remove();
     }
 }
 
-/// Removes the state directory of a create that fails.
-#[must_use = "dropped, it removes the directory"]
-struct Claimed(Option<StateDir>);
+/// What a create that fails has to take back: groups first, then the directory that says that there may be groups.
+#[derive(Debug)]
+#[must_use = "dropped, it removes what was made"]
+struct Made {
+    dir: Option<StateDir>,
+    cgroup: Option<Cgroup>,
+}
 
-impl Claimed {
-    fn keep(mut self) -> StateDir {
-        self.0.take().expect("only keep takes it, and it takes the value")
+impl Made {
+    fn keep(mut self) -> (StateDir, Cgroup) {
+        let kept = "only keep takes them, and it takes the value";
+        (self.dir.take().expect(kept), self.cgroup.take().expect(kept))
     }
 }
 
-impl Drop for Claimed {
+impl Drop for Made {
     fn drop(&mut self) {
-        if let Some(dir) = self.0.take() {
+        if let Some(cgroup) = self.cgroup.take() {
+            let _ = cgroup.kill();
+            let _ = cgroup.remove();
+        }
+        if let Some(dir) = self.dir.take() {
             let _ = dir.remove();
         }
     }
@@ -77,38 +84,40 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
     options.rootfs = rootfs;
     options.lifetime = lifetime;
     let program = Arc::new(plan(&spec, &shared.facts, &options)?);
+    let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
+    let limits = Limits::compile(resources, shared.cgroups.host())?;
 
-    let dir = StateDir::new(&shared.root, &id);
-    dir.create()?;
-    let claimed = Claimed(Some(dir.clone()));
-    let (mut inputs, socket) = Inputs::open(&program)?;
+    let made = claim(shared, &id, &spec, &limits, lifetime)?;
+    let (dir, cgroup) = (
+        made.dir.as_ref().expect("just made"),
+        made.cgroup.as_ref().expect("just made"),
+    );
+    let (mut inputs, socket) = Inputs::open(&program, cgroup.location())?;
     inputs.put(Slot::START, start_socket::listen_in(dir.path())?)?;
-    let mut streams = Some(io.into_streams());
-    let drained = streams.as_mut().and_then(|s| s.drained()).map(Drained::wait);
-    if !program.terminal
-        && let Some(streams) = streams.take()
-    {
-        inputs.put_streams(streams.open()?)?;
-    }
+    let (streams, drained) = open_streams(io, program.terminal, &mut inputs)?;
+    let entry = cgroup.entry()?;
+    inputs.put_tasks(entry.tasks)?;
 
-    let spawned = shared.spawner.spawn(Arc::clone(&program), inputs, None)?;
     let steps = program.steps.len() as u32;
+    let spawned = shared.spawner.spawn(Arc::clone(&program), inputs, entry.unified)?;
     let session = Session::new(program, socket, spawned);
     let mut record = Record {
         id: id.to_string(),
         init: ProcessName { pid: 0, start: 0 },
-        owner: shared.own,
         lifetime,
         bundle,
         created: SystemTime::now(),
+        cgroups: cgroup.location().clone(),
         steps,
         spec,
     };
-    let session = until_created(shared, session, streams, &mut record, &dir)?;
-    let pid = session.pid();
+    let session = until_created(shared, session, streams, &mut record)?;
+    cgroup.confine_devices(&limits)?;
+    dir.save(&record)?;
     session.go()?;
-    let init = Watched::new(pid, Some(session.into_pidfd()), drained);
-    let container = Arc::new(Container::new(id, claimed.keep(), record, init));
+    let init = Watched::new(session.pid(), Some(session.into_pidfd()), drained.map(Drained::wait));
+    let (dir, cgroup) = made.keep();
+    let container = Arc::new(Container::new(id, dir, record, init, cgroup));
     let pending = Pending {
         container: Some(Arc::clone(&container)),
     };
@@ -116,28 +125,59 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
     Ok(pending)
 }
 
-/// Does what the child waits for, up to the record on disk.
+/// Takes the id and makes the groups.
+fn claim(shared: &Shared, id: &ContainerId, spec: &Spec, limits: &Limits, lifetime: crate::Lifetime) -> Result<Made> {
+    let cgroups_path = spec.linux().as_ref().and_then(|l| l.cgroups_path().clone());
+    let dir = StateDir::new(&shared.root, id);
+    dir.claim(&Claim {
+        owner: shared.own,
+        lifetime,
+        cgroups_path: cgroups_path.clone(),
+    })?;
+    let mut made = Made {
+        dir: Some(dir),
+        cgroup: None,
+    };
+    made.cgroup = Some(shared.cgroups.create(id, cgroups_path.as_deref(), limits)?);
+    Ok(made)
+}
+
+/// Streams that wait for a terminal, if there are any, and what tells that all output has arrived.
+pub(super) type Waiting = (Option<Box<dyn Streams>>, Option<Drained>);
+
+/// Opens the streams of a process, unless they wait for a terminal that the child makes.
+pub(super) fn open_streams(io: Io, terminal: bool, inputs: &mut Inputs) -> Result<Waiting> {
+    let mut streams = io.into_streams();
+    let drained = streams.drained();
+    if terminal {
+        return Ok((Some(streams), drained));
+    }
+    inputs.put_streams(streams.open()?)?;
+    Ok((None, drained))
+}
+
+/// Hands a terminal to the streams that wait for it.
+pub(super) fn connect(streams: &mut Option<Box<dyn Streams>>, master: OwnedFd) -> Result<()> {
+    streams.take().map_or(Ok(()), |streams| streams.console(master))
+}
+
+/// Does what the child waits for, up to its last step before the start.
 fn until_created(
     shared: &Shared,
     mut session: Session,
     mut streams: Option<Box<dyn Streams>>,
     record: &mut Record,
-    dir: &StateDir,
 ) -> Result<Session> {
     loop {
         match session.next(&shared.facts)? {
-            Meeting::Terminal(master) => {
-                if let Some(streams) = streams.take() {
-                    streams.console(master)?;
-                }
-            }
+            Meeting::Terminal(master) => connect(&mut streams, master)?,
             Meeting::Hooks => {
                 record.init = ProcessName::of(session.pid())?;
                 run_create_hooks(record, &record.bundle)?;
                 session.go()?;
             }
             Meeting::Created => {
-                dir.save(record)?;
+                record.init = ProcessName::of(session.pid())?;
                 return Ok(session);
             }
         }
@@ -155,6 +195,6 @@ fn run_create_hooks(record: &Record, bundle: &Path) -> Result<()> {
 
 /// The specification deprecates them, and containers still have them.
 #[allow(deprecated)]
-fn deprecated_prestart(hooks: &oci_spec::runtime::Hooks) -> Option<&Vec<oci_spec::runtime::Hook>> {
+fn deprecated_prestart(hooks: &Hooks) -> Option<&Vec<Hook>> {
     hooks.prestart().as_ref()
 }

@@ -5,6 +5,7 @@ use longshore_linux::send_signal;
 
 use super::Shared;
 use super::container::Container;
+use super::create::{connect, open_streams};
 use super::process::Watched;
 use crate::host::{Inputs, Meeting, Session, io_error, wait_and_reap};
 use crate::plan::op::Slot;
@@ -54,24 +55,16 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
     options.lifetime = container.record.lifetime;
     let program = Arc::new(plan_exec(&container.record.spec, &process, &shared.facts, &options)?);
 
-    let (mut inputs, socket) = Inputs::open(&program)?;
+    let (mut inputs, socket) = Inputs::open(&program, container.cgroup.location())?;
     inputs.put(Slot::INIT, init_pidfd(container)?)?;
-    let mut streams = Some(io.into_streams());
-    let drained = streams.as_mut().and_then(|s| s.drained()).map(Drained::wait);
-    if !program.terminal
-        && let Some(streams) = streams.take()
-    {
-        inputs.put_streams(streams.open()?)?;
-    }
-    let spawned = shared.spawner.spawn(Arc::clone(&program), inputs, None)?;
+    let (mut streams, drained) = open_streams(io, program.terminal, &mut inputs)?;
+    let entry = container.cgroup.entry()?;
+    inputs.put_tasks(entry.tasks)?;
+    let spawned = shared.spawner.spawn(Arc::clone(&program), inputs, entry.unified)?;
     let mut session = Session::new(program, socket, spawned);
     loop {
         match session.next(&shared.facts)? {
-            Meeting::Terminal(master) => {
-                if let Some(streams) = streams.take() {
-                    streams.console(master)?;
-                }
-            }
+            Meeting::Terminal(master) => connect(&mut streams, master)?,
             Meeting::Hooks => session.go()?,
             Meeting::Created => break,
         }
@@ -81,7 +74,7 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
 
     let pid = session.pid();
     let pidfd = session.into_pidfd();
-    let process = Arc::new(Watched::new(pid, Some(pidfd), drained));
+    let process = Arc::new(Watched::new(pid, Some(pidfd), drained.map(Drained::wait)));
     container.execs().insert(exec_id.clone(), Arc::clone(&process));
     let pending = PendingExec {
         made: Some((Arc::clone(container), exec_id, Arc::clone(&process))),

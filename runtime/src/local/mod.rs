@@ -8,6 +8,7 @@ mod process;
 mod reactor;
 mod record;
 mod start_socket;
+mod sweep;
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,6 +20,7 @@ use async_trait::async_trait;
 use longshore_linux::{Errno, send_signal};
 use oci_spec::runtime::{LinuxResources, Spec};
 
+use crate::cgroup::{Limits, Manager};
 use crate::host::{Spawner, io_error, step_error};
 use crate::init::report::Message;
 use crate::plan::{HostFacts, PlanOptions, plan};
@@ -50,16 +52,27 @@ struct Shared {
     own: ProcessName,
     spawner: Spawner,
     reactor: Reactor,
+    cgroups: Manager,
     containers: Mutex<HashMap<ContainerId, Arc<Container>>>,
 }
 
 impl LinuxExecutor {
     /// Opens a state directory, which is made if it is not there, with mode 0711. It belongs on a filesystem that a reboot empties (`/run`):
-    /// containers do not survive one.
+    /// containers do not survive one. Cleans up what programs that died have left there: half-made containers and tied ones.
     ///
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io) and [`PermissionDenied`](crate::ErrorKind::PermissionDenied) for the directory.
     pub fn open(root: impl AsRef<Path>) -> Result<Self> {
+        let executor = Self::open_as_it_is(root)?;
+        sweep::sweep(&executor.shared);
+        Ok(executor)
+    }
+
+    /// The same without cleaning up: for a program that makes one call and ends.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_as_it_is(root: impl AsRef<Path>) -> Result<Self> {
         let root = root.as_ref();
         let fail = || format!("open the state directory {}", root.display());
         fs::DirBuilder::new()
@@ -74,6 +87,7 @@ impl LinuxExecutor {
             own: ProcessName::of(std::process::id() as i32)?,
             spawner: Spawner::start()?,
             reactor: Reactor::start()?,
+            cgroups: Manager::detect()?,
             containers: Mutex::default(),
         };
         Ok(Self {
@@ -130,7 +144,7 @@ impl Shared {
         }
         self.containers().remove(id);
         let record = dir.load()?.ok_or_else(|| Error::NotFound(id.to_string()))?;
-        let container = Arc::new(Container::load(id, dir, record)?);
+        let container = Arc::new(Container::load(id, dir, record, &self.cgroups)?);
         Ok(Arc::clone(self.containers().entry(id.clone()).or_insert(container)))
     }
 }
@@ -164,29 +178,55 @@ impl Executor for LinuxExecutor {
         Ok(pending.commit())
     }
 
-    async fn kill(&self, id: &ContainerId, signal: i32, _scope: KillScope) -> Result<()> {
-        self.take_turn(id, move |_, container| kill(container, signal)).await
+    async fn kill(&self, id: &ContainerId, signal: i32, scope: KillScope) -> Result<()> {
+        self.take_turn(id, move |_, container| match scope {
+            KillScope::Init => kill(container, signal),
+            KillScope::All => kill_all(container, signal),
+        })
+        .await
     }
 
-    async fn pause(&self, _id: &ContainerId) -> Result<()> {
-        Err(crate::plan::paths::unsupported("linux.cgroupsPath", "pause"))
+    async fn pause(&self, id: &ContainerId) -> Result<()> {
+        self.take_turn(id, |_, container| match container.status() {
+            Status::Created | Status::Running => container.cgroup.freeze(),
+            _ => Err(wrong_status(container, "pause")),
+        })
+        .await
     }
 
-    async fn resume(&self, _id: &ContainerId) -> Result<()> {
-        Err(crate::plan::paths::unsupported("linux.cgroupsPath", "resume"))
+    async fn resume(&self, id: &ContainerId) -> Result<()> {
+        self.take_turn(id, |_, container| match container.status() {
+            Status::Paused => container.cgroup.thaw(),
+            _ => Err(wrong_status(container, "resume")),
+        })
+        .await
     }
 
-    async fn update(&self, _id: &ContainerId, _resources: &LinuxResources) -> Result<()> {
-        Err(crate::plan::paths::unsupported("linux.resources", "update"))
+    async fn update(&self, id: &ContainerId, resources: &LinuxResources) -> Result<()> {
+        let resources = resources.clone();
+        self.take_turn(id, move |shared, container| {
+            if container.status() == Status::Stopped {
+                return Err(wrong_status(container, "update"));
+            }
+            container
+                .cgroup
+                .update(&Limits::compile(Some(&resources), shared.cgroups.host())?)
+        })
+        .await
     }
 
-    async fn stats(&self, _id: &ContainerId) -> Result<Stats> {
-        Err(crate::plan::paths::unsupported("linux.cgroupsPath", "stats"))
+    async fn stats(&self, id: &ContainerId) -> Result<Stats> {
+        let container = self.shared.find(id)?;
+        self.block(move |_| container.cgroup.stats()).await
     }
 
     async fn processes(&self, id: &ContainerId) -> Result<Vec<u32>> {
         let container = self.shared.find(id)?;
-        Ok(container.state().pid.into_iter().collect())
+        self.block(move |_| match container.cgroup.is_none() {
+            true => Ok(container.state().pid.into_iter().collect()),
+            false => container.cgroup.pids(),
+        })
+        .await
     }
 
     async fn wait(&self, id: &ContainerId, process: &ProcessId) -> Result<ExitStatus> {
@@ -276,14 +316,38 @@ fn kill(container: &Container, signal: i32) -> Result<()> {
     }
 }
 
+/// To every process: by the cgroup, or, without one, by the PID namespace whose init takes all with it.
+fn kill_all(container: &Container, signal: i32) -> Result<()> {
+    if !container.cgroup.is_none() {
+        return match signal {
+            SIGKILL => container.cgroup.kill(),
+            _ => container.cgroup.signal_all(signal),
+        };
+    }
+    if signal == SIGKILL && container.has_own_pids() {
+        return kill(container, signal);
+    }
+    Err(crate::plan::paths::unsupported(
+        "linux.cgroupsPath",
+        "a signal to all processes of a container without a cgroup",
+    ))
+}
+
 fn delete(shared: &Shared, container: &Arc<Container>, mode: DeleteMode) -> Result<()> {
     if container.status() != Status::Stopped {
         if mode == DeleteMode::Stopped {
             return Err(wrong_status(container, "delete"));
         }
-        let _ = kill(container, SIGKILL);
+        container.kill_and_wait();
     }
     container.wait_until_recorded();
+    if !container.cgroup.is_none() {
+        // Without a PID namespace of their own, processes may have outlived init.
+        if !container.has_own_pids() {
+            container.cgroup.kill()?;
+        }
+        container.cgroup.remove()?;
+    }
     container.dir.remove()?;
     shared.containers().remove(&container.id);
     let poststop = container

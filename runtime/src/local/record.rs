@@ -2,12 +2,16 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use oci_spec::runtime::Spec;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Location;
 use crate::host::io_error;
 use crate::{ContainerId, Error, ExitStatus, Lifetime, Result};
 
@@ -45,14 +49,24 @@ impl ProcessName {
 pub(crate) struct Record {
     pub(crate) id: String,
     pub(crate) init: ProcessName,
-    /// The process that made it; a tied container does not outlive it.
-    pub(crate) owner: ProcessName,
     pub(crate) lifetime: Lifetime,
     pub(crate) bundle: PathBuf,
     pub(crate) created: SystemTime,
+    /// Its groups.
+    pub(crate) cgroups: Location,
     /// How many steps its program has, by which a step is found again.
     pub(crate) steps: u32,
     pub(crate) spec: Spec,
+}
+
+/// What is written first: who makes the container, and what must be cleaned up if it dies before it is done.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Claim {
+    /// The process that makes it; a tied container does not outlive it.
+    pub(crate) owner: ProcessName,
+    pub(crate) lifetime: Lifetime,
+    pub(crate) cgroups_path: Option<PathBuf>,
 }
 
 /// The directory of one container below the state directory.
@@ -63,6 +77,7 @@ pub(crate) struct StateDir {
 }
 
 const RECORD: &str = "state.json";
+const CLAIM: &str = "claim.json";
 const EXIT: &str = "exit.json";
 /// The socket on which init waits for the start; it is there as long as init waits.
 pub(crate) const START_SOCKET: &str = "start.sock";
@@ -75,16 +90,50 @@ impl StateDir {
         }
     }
 
+    /// A directory that is to be removed.
+    pub(crate) fn at(path: &Path) -> Self {
+        let id = ContainerId::new("swept").expect("it is a valid id");
+        Self {
+            path: path.to_owned(),
+            id,
+        }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Takes the id.
-    pub(crate) fn create(&self) -> Result<()> {
-        match fs::DirBuilder::new().mode(0o711).create(&self.path) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::AlreadyExists(self.id.to_string())),
-            made => made.map_err(io_error(format!("make the directory {}", self.path.display()))),
+    /// Takes the id: the directory appears with its claim inside, or not at all.
+    pub(crate) fn claim(&self, claim: &Claim) -> Result<()> {
+        // A tilde is in no id. The name is unique in the program, and the program among those that live.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let root = self.path.parent().unwrap_or(Path::new("/"));
+        let fresh = Self {
+            path: root.join(format!("new~{}~{number}", claim.owner.pid)),
+            id: self.id.clone(),
+        };
+        let fail = || format!("make the directory {}", self.path.display());
+        fresh.remove()?;
+        fs::DirBuilder::new()
+            .mode(0o711)
+            .create(&fresh.path)
+            .map_err(io_error(fail()))?;
+        let renamed = fresh.write(CLAIM, claim).and_then(|()| {
+            match renameat_with(CWD, &fresh.path, CWD, &self.path, RenameFlags::NOREPLACE) {
+                Err(Errno::EXIST | Errno::NOTEMPTY) => Err(Error::AlreadyExists(self.id.to_string())),
+                renamed => renamed.map_err(io_error(fail())),
+            }
+        });
+        if renamed.is_err() {
+            let _ = fresh.remove();
         }
+        renamed
+    }
+
+    /// Who took it; none for a directory that is not of a container.
+    pub(crate) fn claimed_by(&self) -> Result<Option<Claim>> {
+        self.read(CLAIM)
     }
 
     /// Gives the id back. Another program may just be recording an exit in it, and is done in a moment.
@@ -182,8 +231,20 @@ mod tests {
     fn an_id_is_taken_once_and_given_back() {
         let root = tempfile::tempdir().expect("a directory");
         let dir = StateDir::new(root.path(), &"a".parse().expect("an id"));
-        dir.create().expect("it is free");
-        assert!(matches!(dir.create(), Err(Error::AlreadyExists(_))));
+        let owner = ProcessName::of(std::process::id() as i32).expect("we are there");
+        let claim = Claim {
+            owner,
+            lifetime: Lifetime::Tied,
+            cgroups_path: None,
+        };
+        dir.claim(&claim).expect("it is free");
+        assert!(matches!(dir.claim(&claim), Err(Error::AlreadyExists(_))));
+        assert_eq!(dir.claimed_by().expect("readable").map(|c| c.owner), Some(owner));
+        assert_eq!(
+            fs::read_dir(root.path()).expect("readable").count(),
+            1,
+            "nothing besides"
+        );
         assert!(dir.load().expect("readable").is_none());
         let exit = ExitStatus::now(3);
         dir.save_exit(exit).expect("writable");

@@ -44,6 +44,7 @@ impl fmt::Display for HostInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Namespace { path, kind } => write!(f, "open {} namespace {path:?}", Names(*kind)),
+            Self::OwnCgroup { mounted } => write!(f, "bind own group below {}", mounted.display()),
             Self::Mount(source) => write!(f, "make {source}"),
         }
     }

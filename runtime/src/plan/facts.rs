@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use crate::{Error, Result};
+use crate::{Error, Result, cgroup};
 
 /// What a plan has to know of the machine and of the calling process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct HostFacts {
     pub privilege: Privilege,
     /// The kernel's release, as (major, minor).
     pub kernel: (u32, u32),
+    /// The cgroup hierarchies.
+    pub cgroups: cgroup::Host,
     /// The highest capability that the kernel knows.
     pub last_capability: u32,
 }
@@ -49,6 +51,7 @@ impl HostFacts {
                 Privilege::None
             },
             kernel: parse_release(&uname.release().to_string_lossy()),
+            cgroups: cgroup::Host::detect()?,
             last_capability: std::fs::read_to_string("/proc/sys/kernel/cap_last_cap")
                 .ok()
                 .and_then(|s| s.trim().parse().ok())

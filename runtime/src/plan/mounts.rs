@@ -120,7 +120,7 @@ impl Builder<'_> {
         let mut options = sort_options(&format!("{field}.options"), options)?;
         let fs_type = mount.typ().as_deref().unwrap_or_default();
         if fs_type == "cgroup" {
-            return self.cgroup_mount(field, mount, options);
+            return self.cgroup_mount(field, mount, &options);
         }
         let bind = options.bind.is_some() || fs_type == "bind";
         let source = self.source(field, fs_type, mount.source().as_deref(), &mut options)?;

@@ -242,6 +242,8 @@ pub(crate) struct Step {
 pub(crate) enum HostInput {
     /// A namespace to join.
     Namespace { path: CString, kind: Namespaces },
+    /// The container's own group in the hierarchy that is mounted there, as a bind mount.
+    OwnCgroup { mounted: std::path::PathBuf },
     /// A mount that the host makes, because the child's user namespace may not.
     Mount(Source),
 }

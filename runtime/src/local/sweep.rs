@@ -1,0 +1,60 @@
+//! Cleans up after programs that died: what they were creating, and the tied containers that died with them.
+
+use std::fs;
+use std::path::Path;
+
+use super::record::{Claim, ProcessName, StateDir};
+use super::{Shared, delete};
+use crate::cgroup::Limits;
+use crate::{ContainerId, DeleteMode, Lifetime, Result};
+
+/// Looks at every entry of the state directory. What can't be cleaned up now is left for the next time.
+pub(super) fn sweep(shared: &Shared) {
+    for entry in fs::read_dir(&shared.root).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let swept = match ContainerId::new(name) {
+            Ok(id) => sweep_container(shared, &id),
+            Err(_) => sweep_claim(&entry.path(), name),
+        };
+        if let Err(error) = swept {
+            tracing::warn!(%error, name, "left for the next time");
+        }
+    }
+}
+
+/// A directory that never became a container's: `new~<pid>~<number>`.
+fn sweep_claim(path: &Path, name: &str) -> Result<()> {
+    let pid = name
+        .strip_prefix("new~")
+        .and_then(|rest| rest.split('~').next()?.parse().ok());
+    if pid.is_some_and(|pid: i32| ProcessName::of(pid).is_err()) {
+        StateDir::at(path).remove()?;
+    }
+    Ok(())
+}
+
+fn sweep_container(shared: &Shared, id: &ContainerId) -> Result<()> {
+    let dir = StateDir::new(&shared.root, id);
+    let Some(claim) = dir.claimed_by()? else {
+        return Ok(());
+    };
+    if claim.owner.lives() {
+        return Ok(());
+    }
+    match dir.load()? {
+        None => {
+            remove_groups(shared, id, &claim)?;
+            dir.remove()
+        }
+        Some(_) if claim.lifetime == Lifetime::Tied => delete(shared, &shared.find(id)?, DeleteMode::Force),
+        Some(_) => Ok(()),
+    }
+}
+
+/// The groups of a container that was being created are where it would have them; making them again finds them.
+fn remove_groups(shared: &Shared, id: &ContainerId, claim: &Claim) -> Result<()> {
+    let none = Limits::compile(None, shared.cgroups.host())?;
+    let cgroup = shared.cgroups.create(id, claim.cgroups_path.as_deref(), &none)?;
+    cgroup.remove()
+}
