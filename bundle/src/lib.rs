@@ -7,7 +7,8 @@
 //! - [`MountsView`] reads `/etc/passwd` and `/etc/group` of a root filesystem that is not mounted and not trusted.
 //! - [`Bundle`] writes and reads `config.json`.
 //!
-//! It is not an executor (that is `longshore-runtime`), and it mounts nothing.
+//! # Example
+//! A container's bundle, from a root filesystem that is there:
 //!
 //! ```
 //! use longshore_bundle::{Bundle, MountsView, SpecBuilder};
@@ -29,6 +30,25 @@
 //! # }
 //! ```
 //!
+//! # What it is not for
+//! It does not fetch (that is `longshore-distribution`), it runs nothing (that is `longshore-runtime`), and it mounts
+//! nothing. It looks at no host but where a function says so ([`host_devices`], [`available_capabilities`],
+//! [`thermal_paths`]).
+//!
+//! # Where it differs from Docker
+//! - Privileges can't be raised ([`NewPrivileges::Deny`]) unless told otherwise.
+//! - An image's `Volumes` are ordinary directories of the container's snapshot ([`ImageVolumes`]).
+//! - Memory that is limited does not limit swap ([`SpecBuilder::memory_swap`]).
+//! - `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` are left as they are; whoever makes the network mounts them.
+//! - `HOME` is in the spec, from `/etc/passwd`, and not left to the executor. Lines of that file that are not whole are
+//!   nobody, where Docker reads missing numbers as 0.
+//!
+//! # Limitations
+//! - Linux only, and only images of tar layers.
+//! - The layers of one image are unpacked one after the other: overlay and native snapshots are made on top of a
+//!   committed parent.
+//! - [`MountsView`] knows bind mounts and overlays.
+
 #![forbid(unsafe_code)]
 
 mod bundle;

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use longshore_bundle::{
-    Bind, Bundle, MountsView, Namespace, NewPrivileges, SpecBuilder, Tmpfs, available_capabilities,
+    Bind, Bundle, IdMappings, MountsView, Namespace, NewPrivileges, Rootless, SpecBuilder, Tmpfs,
+    available_capabilities,
 };
 use tempfile::TempDir;
 
@@ -43,6 +44,14 @@ fn rootfs(directory: &Path) -> Result<(), &'static str> {
     Ok(())
 }
 
+fn is_installed(program: &str) -> bool {
+    let installed = Command::new(program).arg("--version").output().is_ok();
+    if !installed {
+        eprintln!("SKIPPED: {program} is not installed");
+    }
+    installed
+}
+
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
@@ -69,8 +78,7 @@ fn run(runtime: &str, bundle: &TempDir) -> Option<String> {
         "longshore-{runtime}-{}",
         bundle.path().file_name()?.to_str()?.trim_start_matches('.')
     );
-    if Command::new(runtime).arg("--version").output().is_err() {
-        eprintln!("SKIPPED: {runtime} is not installed");
+    if !is_installed(runtime) {
         return None;
     }
     let output = Command::new("unshare")
@@ -162,4 +170,66 @@ fn shared_namespaces_are_shared() {
     for output in outputs(|spec| spec, script) {
         assert_ne!(output.trim_end(), own);
     }
+}
+
+/// As an ordinary user, and by runc alone: where v1 and v2 are mixed, crun needs a trick that an ordinary user can't
+/// play.
+#[test]
+fn a_rootless_spec_runs_without_root() {
+    const NOBODY: u32 = 65534;
+    for network in [Namespace::Host, Namespace::New] {
+        let directory = tempfile::tempdir().expect("a directory");
+        if let Err(reason) = rootfs(directory.path()) {
+            eprintln!("SKIPPED: {reason}");
+            return;
+        }
+        let files = MountsView::directory(directory.path().join("rootfs")).expect("a view");
+        let script = "id -u; id -G; grep -E 'NoNewPrivs|Seccomp:' /proc/self/status; touch /new && echo written";
+        let spec = SpecBuilder::without_image()
+            .args(["sh", "-c", script])
+            .limit_capabilities(available_capabilities().expect("capabilities"))
+            .rootless(Rootless::new(IdMappings::single(NOBODY, NOBODY)))
+            .network(network)
+            .build(&files)
+            .expect("a spec");
+        Bundle::create(directory.path(), &spec).expect("a bundle");
+        let owner = format!("{NOBODY}:{NOBODY}");
+        let chowned = Command::new("chown")
+            .args(["-R", &owner])
+            .arg(directory.path())
+            .status()
+            .expect("chown");
+        assert!(chowned.success());
+        let Some(output) = run_as(NOBODY, directory.path()) else {
+            return;
+        };
+        assert_eq!(output, "0\n0\nNoNewPrivs:\t1\nSeccomp:\t2\nwritten\n");
+    }
+}
+
+fn run_as(user: u32, bundle: &Path) -> Option<String> {
+    if !is_installed("runc") || !is_installed("setpriv") {
+        return None;
+    }
+    let output = Command::new("setpriv")
+        .args([
+            "--clear-groups",
+            &format!("--reuid={user}"),
+            &format!("--regid={user}"),
+            "runc",
+            "--root",
+        ])
+        .arg(bundle.join("state"))
+        .args(["run", "--bundle"])
+        .arg(bundle)
+        .arg("longshore-rootless")
+        .output()
+        .expect("setpriv");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Some(text)
 }
