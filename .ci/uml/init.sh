@@ -1,6 +1,6 @@
 #!/bin/sh
 # The first process of the guest: mounts what a machine has, runs the command, writes its status down, switches off.
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TMPDIR=/tmp RUST_BACKTRACE=1
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TMPDIR=/tmp RUST_BACKTRACE=1 TERM=dumb
 export LONGSHORE_GUEST=uml
 
 mount -t proc proc /proc

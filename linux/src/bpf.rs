@@ -45,6 +45,39 @@ impl EbpfInstruction {
             immediate,
         }
     }
+
+    /// Class, mode and operation.
+    pub const fn code(self) -> u8 {
+        self.code
+    }
+
+    /// The register that is written or compared.
+    pub const fn destination(self) -> u8 {
+        if cfg!(target_endian = "big") {
+            self.registers >> 4
+        } else {
+            self.registers & 15
+        }
+    }
+
+    /// The register that is read.
+    pub const fn source(self) -> u8 {
+        if cfg!(target_endian = "big") {
+            self.registers & 15
+        } else {
+            self.registers >> 4
+        }
+    }
+
+    /// How far a jump goes, or where in memory a load is from.
+    pub const fn offset(self) -> i16 {
+        self.offset
+    }
+
+    /// The operand that is part of the instruction.
+    pub const fn immediate(self) -> i32 {
+        self.immediate
+    }
 }
 
 // bpf(2): commands, types and flags.

@@ -363,3 +363,53 @@ fn many_at_once_share_their_parent() {
         }
     });
 }
+
+/// The second half of the next test, run by an ordinary user in this program's place.
+#[test]
+#[ignore = "run by the next test"]
+fn as_an_ordinary_user() {
+    let manager = Manager::detect().expect("the machine is understood");
+    let id = ContainerId::new(format!("user-{}", std::process::id())).expect("an id");
+    let none = manager
+        .create(&id, None, &limits(&manager, json!({})))
+        .expect("no group is no error");
+    if !none.is_none() {
+        none.remove().expect("removed");
+        return skip("an ordinary user may make groups here");
+    }
+    assert!(none.pids().expect("none").is_empty());
+    none.kill().expect("nothing to kill");
+    none.confine_devices(&limits(&manager, json!({ "devices": [{ "allow": false }] })))
+        .expect("nothing to confine");
+    none.remove().expect("nothing to remove");
+    let error = create(&manager, &id, json!({ "pids": { "limit": 5 } })).expect_err("a limit needs a group");
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    assert!(error.to_string().contains("linux.resources.pids.limit"), "{error}");
+}
+
+#[test]
+fn without_root_there_is_no_group_unless_a_limit_needs_one() {
+    use std::os::unix::process::CommandExt as _;
+    if manager("user").is_none() {
+        return;
+    }
+    // This program may be where others can't read.
+    let dir = tempfile::tempdir().expect("a directory");
+    let copy = dir.path().join("test");
+    fs::copy(std::env::current_exe().expect("known"), &copy).expect("copied");
+    fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("opened");
+    let mut command = Command::new(&copy);
+    command
+        .args(["--ignored", "--exact", "as_an_ordinary_user", "--nocapture"])
+        .current_dir("/")
+        .uid(65534)
+        .gid(65534);
+    let out = command.output().expect("it runs");
+    assert!(
+        out.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
+    assert!(String::from_utf8_lossy(&out.stdout).contains("1 passed"));
+}

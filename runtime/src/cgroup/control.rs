@@ -132,7 +132,8 @@ impl Cgroup {
         }
         // In a hybrid without the v1 controller this is the v2 group as well: programs need no controller.
         let Some(v2) = self.members.iter().find(|m| m.is_v2()) else {
-            return Ok(());
+            let asked = limits.devices.asked && !is_confined_itself();
+            return if asked { Err(unenforceable()) } else { Ok(()) };
         };
         match super::devices::attach(&v2.group, &limits.devices) {
             Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied && is_confined_itself() => Ok(()),
@@ -196,11 +197,12 @@ impl Cgroup {
             }
         };
         for file in &write.files {
-            match group.write(file, &write.value) {
+            let value = write.value.text(group)?;
+            match group.write(file, &value) {
                 Ok(()) => return Ok(()),
                 Err(Errno::NOENT) => {}
                 Err(errno) => {
-                    let action = format!("write '{}' for {}", write.value, write.field);
+                    let action = format!("write '{value}' for {}", write.field);
                     return Err(failed(&group.path.join(file), action, errno));
                 }
             }
@@ -267,6 +269,13 @@ impl Group {
         let mut pids = BTreeSet::new();
         self.collect_pids(&mut pids)?;
         Ok(pids.is_empty())
+    }
+}
+
+fn unenforceable() -> Error {
+    Error::Unsupported {
+        field: "linux.resources.devices".into(),
+        reason: "the container has no group in v2 or in v1's devices hierarchy that could enforce it".into(),
     }
 }
 

@@ -1,7 +1,7 @@
 mod program;
 mod v1;
 
-use std::io;
+use std::{fmt, io};
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
@@ -152,6 +152,18 @@ fn access(text: &str, field: &str) -> Result<u32> {
     Ok(if access == 0 { ALL } else { access })
 }
 
+impl fmt::Display for Devices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = |allow| if allow { "allow" } else { "deny" };
+        writeln!(f, "devices: {} all", word(self.otherwise))?;
+        for rule in &self.rules {
+            let line = v1::line(&(rule.kind, rule.major, rule.minor), rule.access);
+            writeln!(f, "devices: {} {line}", word(rule.allow))?;
+        }
+        Ok(())
+    }
+}
+
 /// Attaches the rules to a v2 group, in place of those that are there.
 pub(super) fn attach(group: &Group, devices: &Devices) -> io::Result<()> {
     let program = longshore_linux::load_device_program(&program(devices))?;
@@ -162,3 +174,6 @@ pub(super) fn attach(group: &Group, devices: &Devices) -> io::Result<()> {
     old.iter()
         .try_for_each(|old| longshore_linux::detach_device_program(group, old))
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,10 +4,12 @@ mod memory;
 mod other;
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use oci_spec::runtime::LinuxResources;
 
 use super::devices::Devices;
+use super::group::Group;
 use super::host::{Home, Host};
 use crate::{Error, Result};
 
@@ -29,8 +31,55 @@ pub(super) struct Write {
     pub(super) field: String,
     /// Its name; the first one that exists, since kernels name some differently.
     pub(super) files: Vec<String>,
-    pub(super) value: String,
+    pub(super) value: Value,
     pub(super) missing: Missing,
+}
+
+/// What is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    Text(String),
+    /// Another period for the quota that `cpu.max` has.
+    Period(u64),
+}
+
+impl Value {
+    pub(super) fn text(&self, group: &Group) -> Result<String> {
+        match self {
+            Self::Text(text) => Ok(text.clone()),
+            Self::Period(period) => {
+                let present = group.read("cpu.max")?.unwrap_or_default();
+                Ok(format!(
+                    "{} {period}",
+                    present.split_ascii_whitespace().next().unwrap_or("max")
+                ))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Period(period) => write!(f, "<quota> {period}"),
+        }
+    }
+}
+
+/// One line for each write, in order: `pids.max = 64`; then the device rules, `devices: allow c 1:3 rwm`.
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for write in &self.writes {
+            writeln!(
+                f,
+                "{} = {}",
+                write.files.first().map_or("", String::as_str),
+                write.value
+            )?;
+        }
+        write!(f, "{}", self.devices)
+    }
 }
 
 /// What it means when none of the files exists.
@@ -134,7 +183,7 @@ impl Builder<'_> {
             controller: controller.to_owned(),
             field: field.to_owned(),
             files: files.iter().map(|f| (*f).to_owned()).collect(),
-            value: value.into(),
+            value: Value::Text(value.into()),
             missing: Missing::Unsupported,
         });
         self.writes.last_mut().expect("it was just pushed")

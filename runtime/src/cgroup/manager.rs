@@ -42,6 +42,16 @@ impl Manager {
         Ok(Self { host, roots })
     }
 
+    /// The same machine as if it had no v2 tree.
+    #[cfg(test)]
+    fn without_v2(mut self) -> Self {
+        let v1: Vec<bool> = self.host.hierarchies.iter().map(|h| !h.is_v2()).collect();
+        let mut keep = v1.iter();
+        self.roots.retain(|_| *keep.next().unwrap_or(&false));
+        self.host.hierarchies.retain(|h| !h.is_v2());
+        self
+    }
+
     /// What was found.
     pub fn host(&self) -> &Host {
         &self.host
@@ -97,8 +107,19 @@ impl Manager {
             if !self.wants(&hierarchy.kind, &asked) {
                 continue;
             }
-            let path = wanted.within(hierarchy)?;
-            let made = match self.make(at, &path, matches!(wanted, Wanted::Ours(_)), limits) {
+            let mut path = wanted.within(hierarchy)?;
+            let mut made = self.make(at, &path, matches!(wanted, Wanted::Ours(_)), limits);
+            if let (Err(Error::Cgroup { source, .. }), Wanted::Ours(ours)) = (&made, wanted)
+                && is_refusal(source)
+                && let Ok(beside) = Wanted::Relative(ours.clone()).within(hierarchy)
+            {
+                // An ordinary user may have been given the part of the tree that it runs in.
+                let second = self.make(at, &beside, true, limits);
+                if second.is_ok() {
+                    (path, made) = (beside, second);
+                }
+            }
+            let made = match made {
                 Err(Error::Cgroup { path, action, source }) if is_refusal(&source) => {
                     // Without root there may be no group, if nothing depends on it.
                     let Some(field) = self.dependent(&hierarchy.kind, limits) else {
@@ -299,3 +320,6 @@ fn inherit_cpuset(parent: &Group, child: &Group) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

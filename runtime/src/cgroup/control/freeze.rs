@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -13,9 +14,6 @@ use crate::{Error, Result};
 /// How long processes may take to freeze: one that waits for a disk may take long, one that hangs on a dead NFS server for ever.
 const FREEZING: Duration = Duration::from_secs(10);
 
-/// How often the processes of a group are signalled again because new ones have come.
-const ROUNDS: usize = 100;
-
 impl Cgroup {
     /// Kills every process in the groups and the groups inside, also those that are forking meanwhile or frozen.
     ///
@@ -24,19 +22,41 @@ impl Cgroup {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io) if there are processes left that can't be killed.
     pub fn kill(&self) -> Result<()> {
-        if let Some(v2) = self.v2()
-            && v2.write("cgroup.kill", "1").is_ok()
-            && self.pids()?.is_empty()
-        {
-            return self.thaw_v1();
+        let Some(v2) = self.v2() else {
+            return self.kill_by_signal();
+        };
+        match v2.write("cgroup.kill", "1") {
+            Ok(()) => {}
+            Err(Errno::NOENT) if v2.has("cgroup.procs") => return self.kill_by_signal(), // Linux before 5.14.
+            Err(Errno::NOENT | Errno::NODEV) => {}
+            Err(errno) => return Err(failed(&v2.path.join("cgroup.kill"), "write '1'", errno)),
         }
-        for _ in 0..ROUNDS {
-            if self.pids()?.is_empty() {
-                return Ok(());
+        // A process that was on its way into the groups when its parent died may be in those of v1 only.
+        let Some(v1) = self.members.iter().find(|m| !m.is_v2()) else {
+            return Ok(());
+        };
+        let (mut all, mut killed) = (BTreeSet::new(), BTreeSet::new());
+        v1.group.collect_pids(&mut all)?;
+        v2.collect_pids(&mut killed)?;
+        self.signal_each(all.difference(&killed).copied(), Signal::KILL.as_raw())
+    }
+
+    /// Kills without a kill file: what is frozen can't fork away, so that one round is enough. If something can't be frozen,
+    /// rounds follow until no new process is seen.
+    fn kill_by_signal(&self) -> Result<()> {
+        let mut seen = BTreeSet::new();
+        loop {
+            let frozen = self.freeze().is_ok();
+            let pids: BTreeSet<u32> = self.pids()?.into_iter().collect();
+            let signalled = self.signal_each(pids.iter().copied(), Signal::KILL.as_raw());
+            if frozen {
+                self.thaw()?;
             }
-            self.signal_all(Signal::KILL.as_raw())?;
+            if frozen || signalled.is_err() || pids.is_subset(&seen) {
+                return signalled;
+            }
+            seen.extend(pids);
         }
-        Ok(())
     }
 
     /// Sends a signal to every process in the groups, none of which can fork away from it meanwhile.
@@ -47,9 +67,18 @@ impl Cgroup {
         let was_frozen = self.is_frozen()?;
         // Processes that can't be frozen get the signal as well.
         let _ = self.freeze();
+        // While its group is frozen, nothing else can take over a pid.
+        let result = self.pids().and_then(|pids| self.signal_each(pids, signal));
+        let kills = signal == Signal::KILL.as_raw();
+        if !was_frozen || kills {
+            self.thaw()?;
+        }
+        result
+    }
+
+    fn signal_each(&self, pids: impl IntoIterator<Item = u32>, signal: i32) -> Result<()> {
         let mut result = Ok(());
-        for pid in self.pids()? {
-            // While its group is frozen, nothing else can take over the pid.
+        for pid in pids {
             match send(pid, signal) {
                 Ok(()) | Err(Errno::SRCH) => {}
                 Err(errno) => {
@@ -59,10 +88,6 @@ impl Cgroup {
                     });
                 }
             }
-        }
-        let kills = signal == Signal::KILL.as_raw();
-        if !was_frozen || kills {
-            self.thaw()?;
         }
         result
     }
@@ -123,14 +148,6 @@ impl Cgroup {
                 field: "linux.cgroupsPath".into(),
                 reason: "the container has no group that can freeze its processes".into(),
             })
-    }
-
-    /// SIGKILL does not reach what v1's freezer holds.
-    fn thaw_v1(&self) -> Result<()> {
-        match self.freezer() {
-            Ok(Freezer::V1(group)) => set(group, "freezer.state", "THAWED"),
-            _ => Ok(()),
-        }
     }
 }
 

@@ -61,6 +61,19 @@ impl V1State {
     }
 }
 
+#[cfg(test)]
+impl V1State {
+    /// What the kernel decides about a single kind of access.
+    pub(super) fn allows(&self, kind: Kind, major: u32, minor: u32, access: u32) -> bool {
+        let device = (kind, Some(major), Some(minor));
+        let excepted = self
+            .exceptions
+            .iter()
+            .any(|(key, bits)| within(&device, key) && bits & access != 0);
+        self.allow != excepted
+    }
+}
+
 /// Whether every device of `a` is one of `b`.
 fn within(a: &Key, b: &Key) -> bool {
     let covers = |a: Option<u32>, b: Option<u32>| b.is_none() || a == b;
@@ -72,7 +85,7 @@ fn overlaps(a: &Key, b: &Key) -> bool {
     a.0 == b.0 && meet(a.1, b.1) && meet(a.2, b.2)
 }
 
-fn line((kind, major, minor): &Key, access: u32) -> String {
+pub(super) fn line((kind, major, minor): &Key, access: u32) -> String {
     let kind = if *kind == Kind::Block { 'b' } else { 'c' };
     let number = |n: &Option<u32>| n.map_or_else(|| "*".to_owned(), |n| n.to_string());
     let mut letters = String::with_capacity(3);

@@ -1,11 +1,8 @@
 use oci_spec::runtime::LinuxCpu;
 
 use super::super::host::Home;
-use super::{Builder, invalid, v1_only};
+use super::{Builder, Value, invalid, v1_only};
 use crate::Result;
-
-/// The period that the kernel starts with, in microseconds.
-const DEFAULT_PERIOD: u64 = 100_000;
 
 pub(super) fn cpu(b: &mut Builder<'_>, cpu: &LinuxCpu) -> Result<()> {
     time(b, cpu)?;
@@ -40,11 +37,20 @@ fn time(b: &mut Builder<'_>, cpu: &LinuxCpu) -> Result<()> {
                 }
             }
             Home::V2 => {
-                let quota = quota
-                    .filter(|q| *q > 0)
-                    .map_or_else(|| "max".to_owned(), |q| q.to_string());
-                let value = format!("{quota} {}", period.unwrap_or(DEFAULT_PERIOD));
-                b.set(Home::V2, "cpu", field, &["cpu.max"], value);
+                let written = quota.map(|quota| if quota > 0 { quota.to_string() } else { "max".to_owned() });
+                let write = b.set(
+                    Home::V2,
+                    "cpu",
+                    field,
+                    &["cpu.max"],
+                    written.clone().unwrap_or_default(),
+                );
+                match (written, period) {
+                    (Some(quota), Some(period)) => write.value = Value::Text(format!("{quota} {period}")),
+                    (None, Some(period)) => write.value = Value::Period(period),
+                    // The kernel leaves the period as it is.
+                    (_, None) => {}
+                }
             }
         }
     }

@@ -65,15 +65,11 @@ fn set_swap(b: &mut Builder<'_>, limit: Option<i64>, swap: i64) -> Result<()> {
             return Err(invalid(SWAP, reason));
         }
     };
-    let trivial = swap == -1 || value == "0";
+    // Without swap accounting there is no swap to limit. (On v1 a limit equal to memory's is one of memory as well.)
+    let holds_anyway = swap == -1 || (home == Home::V2 && value == "0");
     let write = b.set(home, "memory", SWAP, &[file], value);
-    if trivial {
-        // Without swap accounting there is no swap to limit; a limit of v1 to the same amount as memory is not that.
-        write.missing = if home == Home::V2 || swap == -1 {
-            Missing::Fine
-        } else {
-            Missing::Unsupported
-        };
+    if holds_anyway {
+        write.missing = Missing::Fine;
     }
     Ok(())
 }
