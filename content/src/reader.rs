@@ -99,10 +99,10 @@ pub trait BlobExt {
     /// A blocking reader from the beginning.
     fn reader(&self) -> BlobReader;
 
-    /// All bytes as a stream; see [`stream`].
+    /// All bytes as a stream; see [`stream()`].
     fn stream(&self) -> BoxStream<'static, Result<Bytes>>;
 
-    /// The bytes of a range as a stream; see [`stream`].
+    /// The bytes of a range as a stream; see [`stream()`].
     fn stream_range(&self, range: Range<u64>) -> BoxStream<'static, Result<Bytes>>;
 }
 

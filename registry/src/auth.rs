@@ -114,10 +114,20 @@ impl From<Bearer> for Auth {
 }
 
 /// The tokens that were given out, by text.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Authority {
     auth: Auth,
     tokens: Mutex<HashMap<String, Grant>>,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Whoever has a token's text has the token.
+        f.debug_struct("Authority")
+            .field("auth", &self.auth)
+            .field("tokens", &lock(&self.tokens).len())
+            .finish()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -201,12 +211,21 @@ impl Authority {
             .with_header(WWW_AUTHENTICATE, challenge)
     }
 
-    /// Serves `GET /token`, and `POST /token` with the form as `query`.
-    pub(crate) fn give_token(&self, headers: &HeaderMap, form: Option<&str>) -> Result<Answer, Refusal> {
+    /// Serves `GET /token`.
+    pub(crate) fn give_token(&self, headers: &HeaderMap, asked: Option<&str>) -> Result<Answer, Refusal> {
+        self.grant(basic(headers), asked)
+    }
+
+    /// Serves `POST /token`, where the form has the credentials.
+    pub(crate) fn give_token_for(&self, form: &str) -> Result<Answer, Refusal> {
+        let form = Some(form);
+        self.grant(query(form, "username").zip(query(form, "password")), form)
+    }
+
+    fn grant(&self, credentials: Option<(String, String)>, asked: Option<&str>) -> Result<Answer, Refusal> {
         let Auth::Bearer(bearer) = &self.auth else {
             return Err(Refusal::not_allowed());
         };
-        let credentials = basic(headers).or_else(|| Some((query(form, "username")?, query(form, "password")?)));
         let known = match &credentials {
             Some(credentials) if bearer.users.know(credentials) => true,
             None if bearer.anonymous == Anonymous::MayPull => false,
@@ -218,7 +237,7 @@ impl Authority {
                 ));
             }
         };
-        let scopes: Vec<String> = queries(form, "scope").collect();
+        let scopes: Vec<String> = queries(asked, "scope").collect();
         let allowed = scopes
             .iter()
             .flat_map(|scopes| scopes.split(' '))

@@ -115,7 +115,6 @@ impl Builder {
 }
 
 /// A registry that serves until it is dropped; then its connections are closed, whatever they are doing.
-#[derive(Debug)]
 #[must_use = "the registry stops when this is dropped"]
 pub struct RunningRegistry {
     address: SocketAddr,
@@ -238,6 +237,16 @@ impl RunningRegistry {
     /// Makes all bearer tokens that were given out worthless, as if they had expired.
     pub fn revoke_tokens(&self) {
         self.state.authority.revoke();
+    }
+}
+
+impl std::fmt::Debug for RunningRegistry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunningRegistry")
+            .field("address", &self.address)
+            .field("authority", &self.state.authority)
+            .field("faults", &self.state.faults)
+            .finish_non_exhaustive()
     }
 }
 

@@ -152,9 +152,7 @@ async fn token(state: &State, request: Request<Incoming>) -> Result<Answer, Refu
         "POST" => {
             let too_long = |_| Refusal::new(StatusCode::BAD_REQUEST, "UNSUPPORTED", "the form can't be read");
             let form = Limited::new(body, FORM).collect().await.map_err(too_long)?.to_bytes();
-            state
-                .authority
-                .give_token(&parts.headers, Some(&String::from_utf8_lossy(&form)))
+            state.authority.give_token_for(&String::from_utf8_lossy(&form))
         }
         _ => Err(Refusal::not_allowed()),
     }

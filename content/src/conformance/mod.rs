@@ -1,4 +1,4 @@
-//! The contract of [`ContentStore`](crate::ContentStore) as a suite that any implementation runs against itself.
+//! The contract of [`ContentStore`] as a suite that any implementation runs against itself.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -38,7 +38,7 @@ use crate::{Blob, ContentStore, Error, Info, Ingest, IngestRequest, IngestStatus
 /// # Crashes
 /// After `kill -9` a partial ingest resumes at most some 16 MiB before its last byte; after a power loss it resumes at
 /// the last byte of which the disk was known to have it. Neither hashes again what it had.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LocalStore(Arc<Inner>);
 
 #[derive(Debug)]
@@ -86,6 +86,14 @@ impl LocalStore {
     async fn with<T: Send + 'static>(&self, work: impl FnOnce(&Arc<Inner>) -> T + Send + 'static) -> T {
         let inner = self.0.clone();
         blocking(move || work(&inner)).await
+    }
+}
+
+impl std::fmt::Debug for LocalStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalStore")
+            .field("root", &self.root())
+            .finish_non_exhaustive()
     }
 }
 

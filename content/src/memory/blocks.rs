@@ -8,7 +8,7 @@ use crate::blob::Source;
 /// Each block but the last is full.
 const BLOCK: usize = 256 << 10;
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Blocks(RwLock<Vec<Vec<u8>>>);
 
 impl Blocks {
@@ -23,6 +23,13 @@ impl Blocks {
             last.extend_from_slice(now);
             data = later;
         }
+    }
+}
+
+impl std::fmt::Debug for Blocks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let blocks = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        write!(f, "{} bytes", blocks.iter().map(Vec::len).sum::<usize>())
     }
 }
 

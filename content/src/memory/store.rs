@@ -17,7 +17,7 @@ use crate::{Blob, ContentStore, Error, Info, Ingest, IngestRequest, IngestStatus
 /// contract.
 ///
 /// Cheap to clone; clones are one store.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct MemoryStore(Arc<Inner>);
 
 #[derive(Debug, Default)]
@@ -52,6 +52,17 @@ impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+}
+
+impl std::fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = lock(&self.0.state);
+        let (blobs, ingests) = (state.blobs.len(), state.ingests.len());
+        f.debug_struct("MemoryStore")
+            .field("blobs", &blobs)
+            .field("ingests", &ingests)
+            .finish()
     }
 }
 
