@@ -41,6 +41,14 @@ pub enum Error {
         /// What is missing, and what to do.
         reason: String,
     },
+    /// Another process, or this one, has the snapshotter's root open.
+    #[error("the snapshots at {path} are in use by process {holder}; only one at a time can open them")]
+    InUse {
+        /// The root.
+        path: PathBuf,
+        /// Process id of who has it.
+        holder: String,
+    },
     /// The mounts of a snapshot are not such that a layer can be applied to them.
     #[error("a layer can't be applied to these mounts: {reason}")]
     Mounts {
@@ -109,6 +117,8 @@ pub enum ErrorKind {
     AlreadyExists,
     /// The snapshot is not in the state that the call needs.
     FailedPrecondition,
+    /// Somebody else has it open.
+    InUse,
     /// This machine can't.
     Unsupported,
     /// The layer is not acceptable.
@@ -132,6 +142,7 @@ impl Error {
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::AlreadyExists(_) => ErrorKind::AlreadyExists,
             Self::WrongKind { .. } | Self::HasChildren { .. } => ErrorKind::FailedPrecondition,
+            Self::InUse { .. } => ErrorKind::InUse,
             Self::Unsupported { .. } | Self::Mounts { .. } => ErrorKind::Unsupported,
             Self::InvalidLayer { .. } | Self::DamagedLayer { .. } => ErrorKind::InvalidLayer,
             Self::DiffIdMismatch { .. } => ErrorKind::Verification,

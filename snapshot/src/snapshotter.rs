@@ -82,8 +82,10 @@ pub struct Usage {
 ///
 /// # Contract
 /// - Keys and names share one space. A committed snapshot never changes.
-/// - *Durable*: what was acknowledged survives power loss; [`commit`](Self::commit) makes all data of the snapshot durable first. What was interrupted
-///   is not visible after the next open; its files are removed by [`cleanup`](Self::cleanup).
+/// - *Durable*: what was acknowledged survives the end of the process, however it comes, and what was interrupted is not visible after the next
+///   open; its files are removed by [`cleanup`](Self::cleanup). A [`commit`](Self::commit), and the removal of a committed snapshot, survive a loss of power
+///   too: all data of the snapshot is durable before the snapshot is visible. What was done to active snapshots and views in the last moments before a
+///   loss of power may be lost, each call whole (their files are not durable either, and a sync takes longer than all the rest of `prepare`).
 /// - *Concurrent*: every method may be called from any task at any time; of two calls for the same key one wins.
 /// - *Cancel-safe*: a dropped future had its effect whole or not at all.
 #[async_trait]

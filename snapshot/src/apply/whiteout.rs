@@ -94,20 +94,26 @@ impl Tree {
     /// Removes from a directory what is not of this layer. When the target was empty at first, everything is.
     fn purge(&mut self, dir: OwnedFd, path: Vec<u8>) -> Result<()> {
         let Some(mine) = &self.mine else { return Ok(()) };
-        let mut todo = vec![(dir, path)];
-        while let Some((dir, path)) = todo.pop() {
-            let failed = || at::failed("clearing", self.root.join(super::os(&path)));
-            for (name, _) in at::list(&dir).map_err(failed())? {
-                let inner = join(&path, &name);
-                if !mine.contains(&inner) {
-                    remove_all(&dir, &name).map_err(failed())?;
-                    continue;
+        let failed = |path: &[u8]| at::failed("clearing", self.root.join(super::os(path)));
+        let names = at::list(&dir).map_err(failed(&path))?;
+        let mut open = vec![(dir, path, names)];
+        while let Some((dir, path, names)) = open.last_mut() {
+            let Some((name, _)) = names.pop() else {
+                open.pop();
+                continue;
+            };
+            let inner = join(path, &name);
+            if !mine.contains(&inner) {
+                remove_all(&*dir, &name).map_err(failed(&inner))?;
+                continue;
+            }
+            match at::open_dir(dir.as_fd(), &name) {
+                Ok(fd) => {
+                    let names = at::list(&fd).map_err(failed(&inner))?;
+                    open.push((fd, inner, names));
                 }
-                match at::open_dir(dir.as_fd(), &name) {
-                    Ok(fd) => todo.push((fd, inner)),
-                    Err(Errno::NOTDIR | Errno::LOOP) => {}
-                    Err(errno) => return Err(failed()(errno)),
-                }
+                Err(Errno::NOTDIR | Errno::LOOP) => {}
+                Err(errno) => return Err(failed(&inner)(errno)),
             }
         }
         Ok(())
