@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use crate::Key;
+use crate::{Key, Resource};
 
 /// What every fallible call of this crate returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -24,6 +24,28 @@ pub enum Error {
         expected: u64,
         /// The revision that is stored.
         actual: u64,
+    },
+    /// Something was written since the state that the batch was made from.
+    #[error("the store is at revision {actual} and no more at {expected}; read again and retry")]
+    Moved {
+        /// The revision that the batch was made from.
+        expected: u64,
+        /// The revision that is stored.
+        actual: u64,
+    },
+    /// What the record refers to is being removed by a collection at this moment.
+    #[error("{key} can't refer to {resource}: it is being collected; retry, and make it again if it is gone by then")]
+    BeingCollected {
+        /// The record.
+        key: Key,
+        /// What it would refer to.
+        resource: Resource,
+    },
+    /// The store was shut down by an earlier failure.
+    #[error("metadata file {path} can't be written any more after an earlier failure; open it again")]
+    Closed {
+        /// The file.
+        path: PathBuf,
     },
     /// A name, label or namespace that is not allowed.
     #[error("invalid {what} '{value}': {reason}")]
@@ -89,11 +111,11 @@ impl Error {
         match self {
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::AlreadyExists(_) => ErrorKind::AlreadyExists,
-            Self::Conflict { .. } => ErrorKind::Conflict,
+            Self::Conflict { .. } | Self::Moved { .. } | Self::BeingCollected { .. } => ErrorKind::Conflict,
             Self::Invalid { .. } => ErrorKind::Invalid,
             Self::Locked { .. } => ErrorKind::Locked,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
-            Self::Io { .. } => ErrorKind::Io,
+            Self::Io { .. } | Self::Closed { .. } => ErrorKind::Io,
         }
     }
 }

@@ -1,9 +1,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 use std::time::SystemTime;
 
 use oci_spec::image::Descriptor;
 use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
 
 /// The kinds of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,6 +25,9 @@ pub enum Kind {
     Content,
     /// Labels of a snapshot as one namespace sees it.
     Snapshot,
+    /// A collection is about to remove the resource that the id names. Its records have the empty namespace, and while one stands no record may
+    /// be put that refers to the resource.
+    Removal,
 }
 
 /// The address of a record.
@@ -59,6 +65,38 @@ impl Key {
     pub fn lease(namespace: impl Into<String>, id: impl Into<String>) -> Self {
         Self::new(namespace, Kind::Lease, id)
     }
+
+    /// The key of a namespace.
+    pub fn namespace(name: impl Into<String>) -> Self {
+        Self::new("", Kind::Namespace, name)
+    }
+
+    /// The key of the labels of a blob.
+    pub fn content(namespace: impl Into<String>, digest: impl Into<String>) -> Self {
+        Self::new(namespace, Kind::Content, digest)
+    }
+
+    /// The key of the labels of a snapshot.
+    pub fn snapshot(namespace: impl Into<String>, snapshotter: &str, key: &str) -> Self {
+        Self::new(namespace, Kind::Snapshot, format!("{snapshotter}/{key}"))
+    }
+
+    /// The resource whose labels a record of this key holds, if it is of such a kind.
+    pub fn resource(&self) -> Option<Resource> {
+        match self.kind {
+            Kind::Content => Some(Resource::Content(self.id.clone())),
+            Kind::Snapshot => {
+                let (snapshotter, key) = self.id.split_once('/')?;
+                Some(Resource::snapshot(snapshotter, key))
+            }
+            _ => None,
+        }
+    }
+
+    /// The key of the removal of a resource.
+    pub fn removal(resource: &Resource) -> Self {
+        Self::new("", Kind::Removal, resource.to_string())
+    }
 }
 
 impl fmt::Display for Key {
@@ -70,6 +108,7 @@ impl fmt::Display for Key {
             Kind::Lease => "lease",
             Kind::Content => "content",
             Kind::Snapshot => "snapshot",
+            Kind::Removal => return write!(f, "removal of '{}'", self.id),
         };
         write!(f, "{kind} '{}' (namespace '{}')", self.id, self.namespace)
     }
@@ -91,6 +130,45 @@ pub enum Resource {
     },
     /// A partial ingest, by reference.
     Ingest(String),
+}
+
+impl Resource {
+    /// A snapshot.
+    pub fn snapshot(snapshotter: impl Into<String>, key: impl Into<String>) -> Self {
+        Self::Snapshot {
+            snapshotter: snapshotter.into(),
+            key: key.into(),
+        }
+    }
+}
+
+/// `content/<digest>`, `snapshot/<snapshotter>/<key>` or `ingest/<reference>`; [`FromStr`] reads it again.
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Content(digest) => write!(f, "content/{digest}"),
+            Self::Snapshot { snapshotter, key } => write!(f, "snapshot/{snapshotter}/{key}"),
+            Self::Ingest(reference) => write!(f, "ingest/{reference}"),
+        }
+    }
+}
+
+impl FromStr for Resource {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parsed = match text.split_once('/') {
+            Some(("content", digest)) => Some(Self::Content(digest.into())),
+            Some(("ingest", reference)) => Some(Self::Ingest(reference.into())),
+            Some(("snapshot", rest)) => rest.split_once('/').map(|(name, key)| Self::snapshot(name, key)),
+            _ => None,
+        };
+        parsed.ok_or_else(|| Error::Invalid {
+            what: "resource",
+            value: text.into(),
+            reason: "it is none of content/<digest>, snapshot/<snapshotter>/<key>, ingest/<reference>".into(),
+        })
+    }
 }
 
 /// A stored record.
@@ -119,12 +197,12 @@ pub enum Value {
     /// Of a [`Kind::Namespace`].
     Namespace,
     /// Of a [`Kind::Image`].
-    Image(Image),
+    Image(Box<Image>),
     /// Of a [`Kind::Container`].
     Container(Box<Container>),
     /// Of a [`Kind::Lease`].
     Lease(Lease),
-    /// Of a [`Kind::Content`] or [`Kind::Snapshot`]: labels alone.
+    /// Of a [`Kind::Content`], [`Kind::Snapshot`] or [`Kind::Removal`]: labels alone.
     Labels,
 }
 

@@ -1,0 +1,216 @@
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::{
+    Builder, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    WriteTransaction,
+};
+
+use super::lock::Lock;
+use crate::plan::Lookup;
+use crate::{Error, Key, Record, Result, codec};
+
+/// Records by key.
+pub(super) const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
+/// Keys by the revision that last wrote them.
+pub(super) const CHANGES: TableDefinition<'_, (u64, &[u8]), ()> = TableDefinition::new("changes");
+/// Numbers by name: [`SCHEMA`] and [`REVISION`].
+pub(super) const FACTS: TableDefinition<'_, &str, u64> = TableDefinition::new("facts");
+pub(super) const SCHEMA: &str = "schema";
+pub(super) const REVISION: &str = "revision";
+
+/// The version of the tables' layout that this program writes.
+const SCHEMA_VERSION: u64 = 1;
+/// Up to this size a file is read and checked whole whenever it is opened (about 20 ms); a larger one only after a crash.
+const CHECK_ALL_UP_TO: u64 = 16 << 20;
+/// What redb may keep in memory. The kernel's page cache has the rest.
+const CACHE_BYTES: usize = 64 << 20;
+
+/// An open file, and the lock on it.
+pub(super) struct Handle {
+    path: PathBuf,
+    // Before the lock, so that it is closed before the lock is free.
+    database: Database,
+    _lock: Lock,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let lock = Lock::take(path)?;
+        let size = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let open = || {
+            Builder::new()
+                .set_cache_size(CACHE_BYTES)
+                .set_check_integrity_on_open((1..=CHECK_ALL_UP_TO).contains(&size))
+                .create(path)
+        };
+        let database = guarded(path, || open().map_err(|error| failed(path, "opening", error)))?;
+        let handle = Self {
+            path: path.into(),
+            database,
+            _lock: lock,
+        };
+        handle.guarded(|| handle.check_schema())?;
+        Ok(handle)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes an error of redb's one of ours.
+    pub(super) fn failed(&self, action: &'static str) -> impl Fn(redb::Error) -> Error + '_ {
+        move |error| failed(&self.path, action, error)
+    }
+
+    pub(super) fn corrupt(&self, reason: impl fmt::Display) -> Error {
+        Error::Corrupt {
+            path: self.path.clone(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// redb promises no panic only for what it has checked; what a damaged page makes of it here ends here.
+    pub(super) fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        guarded(&self.path, work)
+    }
+
+    pub(super) fn begin_read(&self) -> Result<ReadTransaction> {
+        self.database
+            .begin_read()
+            .map_err(|error| self.failed("reading")(error.into()))
+    }
+
+    pub(super) fn begin_write(&self) -> Result<WriteTransaction> {
+        self.database
+            .begin_write()
+            .map_err(|error| self.failed("writing")(error.into()))
+    }
+
+    /// Makes the tables of a new file, and refuses a file of another version.
+    fn check_schema(&self) -> Result<()> {
+        let transaction = self.begin_write()?;
+        let version = {
+            let fail = self.failed("opening a table of");
+            transaction.open_table(RECORDS).map_err(|e| fail(e.into()))?;
+            transaction.open_table(CHANGES).map_err(|e| fail(e.into()))?;
+            let mut facts = transaction.open_table(FACTS).map_err(|e| fail(e.into()))?;
+            let version = facts
+                .get(SCHEMA)
+                .map_err(|e| fail(e.into()))?
+                .map(|guard| guard.value());
+            if version.is_none() {
+                facts.insert(SCHEMA, SCHEMA_VERSION).map_err(|e| fail(e.into()))?;
+                facts.insert(REVISION, 0).map_err(|e| fail(e.into()))?;
+            }
+            version
+        };
+        match version {
+            // A reopened file is not written, so that looking at it costs no commit.
+            Some(SCHEMA_VERSION) => transaction.abort().map_err(|e| self.failed("reading")(e.into())),
+            None => transaction.commit().map_err(|e| self.failed("creating the tables of")(e.into())),
+            Some(other) => Err(self.corrupt(format!(
+                "it is of version {other} and this program knows up to {SCHEMA_VERSION}; use the version that wrote it, or newer"
+            ))),
+        }
+    }
+
+    pub(super) fn decode(&self, bytes: &[u8]) -> Result<Record> {
+        codec::read_record(bytes).map_err(|error| self.corrupt(format!("a record can't be read: {error}")))
+    }
+
+    pub(super) fn records(&self, transaction: &ReadTransaction) -> Result<ReadOnlyTable<&'static [u8], &'static [u8]>> {
+        transaction
+            .open_table(RECORDS)
+            .map_err(|error| self.failed("reading")(error.into()))
+    }
+
+    pub(super) fn revision(&self, transaction: &ReadTransaction) -> Result<u64> {
+        let fail = self.failed("reading");
+        let facts = transaction.open_table(FACTS).map_err(|e| fail(e.into()))?;
+        self.revision_of(&facts)
+    }
+
+    pub(super) fn revision_of(&self, facts: &impl ReadableTable<&'static str, u64>) -> Result<u64> {
+        let revision = facts
+            .get(REVISION)
+            .map_err(|error| self.failed("reading")(error.into()))?;
+        revision
+            .map(|guard| guard.value())
+            .ok_or_else(|| self.corrupt("it has no revision"))
+    }
+}
+
+/// A table of records as the state that a batch is applied to.
+pub(super) struct InTable<'a, T> {
+    pub(super) handle: &'a Handle,
+    pub(super) table: &'a T,
+}
+
+impl<T: ReadableTable<&'static [u8], &'static [u8]>> Lookup for InTable<'_, T> {
+    fn lookup(&self, key: &Key) -> Result<Option<Record>> {
+        let bytes = self.table.get(codec::key(key).as_slice());
+        let bytes = bytes.map_err(|error| self.handle.failed("reading")(error.into()))?;
+        bytes.map(|bytes| self.handle.decode(bytes.value())).transpose()
+    }
+}
+
+fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(Error::Corrupt {
+            path: path.into(),
+            reason: "it is damaged so that the database could not go on".into(),
+        })
+    })
+}
+
+fn failed(path: &Path, action: &'static str, error: impl Into<redb::Error>) -> Error {
+    let corrupt = |reason: String| Error::Corrupt {
+        path: path.into(),
+        reason,
+    };
+    match error.into() {
+        redb::Error::DatabaseAlreadyOpen => Error::Locked {
+            path: path.into(),
+            holder: None,
+        },
+        redb::Error::Corrupted(reason) => corrupt(format!("it is damaged: {reason}")),
+        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            corrupt("it is no metadata file".into())
+        }
+        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            corrupt("it was cut short".into())
+        }
+        redb::Error::UpgradeRequired(version) => {
+            corrupt(format!("its file format is of version {version}, which is too old"))
+        }
+        redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TypeDefinitionChanged { .. }
+        | redb::Error::TableIsMultimap(_) => corrupt("its tables are of another program".into()),
+        redb::Error::PreviousIo | redb::Error::DatabaseClosed => Error::Closed { path: path.into() },
+        redb::Error::Io(error) => Error::Io {
+            action,
+            path: path.into(),
+            source: error.into(),
+        },
+        other => Error::Io {
+            action,
+            path: path.into(),
+            source: other.into(),
+        },
+    }
+}
+
+/// Storage errors come from iterators.
+pub(super) fn storage(handle: &Handle) -> impl Fn(StorageError) -> Error + '_ {
+    |error| handle.failed("reading")(error.into())
+}
