@@ -6,11 +6,11 @@ use crate::hash::Hasher;
 use crate::{Error, Expected, IngestStatus, Result};
 
 /// More bytes than expected are an error before they are stored.
-pub(crate) fn check_room(status: &IngestStatus, more: usize) -> Result<()> {
-    let actual = status.offset.saturating_add(more as u64);
-    match status.expected.size {
+pub(crate) fn check_room(reference: &str, expected: &Expected, offset: u64, more: usize) -> Result<()> {
+    let actual = offset.saturating_add(more as u64);
+    match expected.size {
         Some(expected) if actual > expected => Err(Error::SizeMismatch {
-            reference: status.reference.clone(),
+            reference: reference.into(),
             expected,
             actual,
         }),

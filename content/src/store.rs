@@ -62,7 +62,10 @@ pub struct IngestStatus {
 /// - *Concurrent*: every method may be called from any task at any time. One reference has one writer; a second gets
 ///   [`ErrorKind::InUse`](crate::ErrorKind::InUse). Two ingests of one digest under different references may both run; the second commit reports
 ///   [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists), which a puller takes for success.
-/// - *Cancel-safe*: dropping a future of this trait leaves no half state.
+/// - *Cancel-safe*: dropping a future of this trait leaves no half state. A commit whose future was dropped is either
+///   whole or did not happen; the next [`ingest`](Self::ingest) of the reference waits until that is decided.
+///
+/// The suite in `conformance` (a feature of that name) tries every sentence of it on any implementation.
 #[async_trait]
 pub trait ContentStore: Debug + Send + Sync + 'static {
     /// What the store knows of a committed blob.
@@ -81,7 +84,8 @@ pub trait ContentStore: Debug + Send + Sync + 'static {
     ///
     /// What a follower reads is unverified until it has read to the end: the read that would return end-of-file is answered
     /// only after the ingest was committed, and fails with [`Abandoned`](crate::ErrorKind::Abandoned) if it never will be.
-    /// A writer that was dropped may resume; followers fail at the drop, they do not wait for a successor.
+    /// A writer that was dropped may resume; followers fail at the drop, they do not wait for a successor. They also fail
+    /// when the writer [restarts](Ingest::restart), for what they have read is not going to be proved.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) when neither a blob nor an ingest with a live writer expects that digest.
@@ -89,9 +93,14 @@ pub trait ContentStore: Debug + Send + Sync + 'static {
 
     /// Begins an ingest, or resumes the partial one left under that reference (see [`Ingest::status`] for its offset).
     ///
+    /// What was left is gone on with if the two requests do not contradict each other, and is expected to be what both
+    /// say; otherwise it is thrown away and the ingest begins at 0. A writer that was just dropped is waited for, so that
+    /// nothing it received is lost.
+    ///
     /// # Errors
     /// [`InUse`](crate::ErrorKind::InUse) when another writer holds the reference;
-    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) when the expected digest is in the store.
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) when the expected digest is in the store (what was left under
+    /// the reference is thrown away); [`Unsupported`](crate::ErrorKind::Unsupported) for a digest that can't be computed.
     async fn ingest(&self, request: IngestRequest) -> Result<Box<dyn Ingest>>;
 
     /// Where one ingest stands, live or left over.
@@ -112,7 +121,7 @@ pub trait ContentStore: Debug + Send + Sync + 'static {
     /// Every committed blob, in no order. Blobs committed or removed during the walk may be seen or not.
     fn walk(&self) -> BoxStream<'_, Result<Info>>;
 
-    /// Removes a committed blob. Readers that have it open keep it.
+    /// Removes a committed blob. Readers that have it open keep it. After a power loss it may be there again, whole.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) when it is not there.
@@ -146,10 +155,13 @@ pub trait Ingest: Debug + Send + 'static {
     /// Where the ingest stands.
     fn status(&self) -> IngestStatus;
 
-    /// Appends bytes. When the future is dropped half-way, [`status`](Self::status) still tells the truth.
+    /// Appends bytes; that it returned does not mean that they are on disk. When the future is dropped half-way,
+    /// [`status`](Self::status) still tells the truth.
     ///
     /// # Errors
-    /// [`Verification`](crate::ErrorKind::Verification) as soon as there are more bytes than expected.
+    /// [`Verification`](crate::ErrorKind::Verification) as soon as there are more bytes than expected: none of `data` is
+    /// taken. [`StorageFull`](crate::ErrorKind::StorageFull) and other failures to store may be those of an earlier write;
+    /// after one only a [`restart`](Self::restart) helps, or to drop the ingest and resume it.
     async fn write(&mut self, data: Bytes) -> Result<()>;
 
     /// Throws away what was received and starts from offset 0 (the server could not resume).
@@ -159,6 +171,7 @@ pub trait Ingest: Debug + Send + 'static {
     ///
     /// # Errors
     /// [`Verification`](crate::ErrorKind::Verification) when the bytes are not the promised ones (the ingest is thrown away), or
-    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) when someone else committed the same digest first (the ingest is thrown away, the blob is there).
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) when someone else committed the same digest first (the ingest is
+    /// thrown away, the blob is there). After any other error it is left over, to be resumed or aborted.
     async fn commit(self: Box<Self>, expected: Expected) -> Result<Info>;
 }

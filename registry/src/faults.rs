@@ -25,6 +25,8 @@ pub enum Fault {
     CutAfter(u64),
     /// The answer begins as usual; after this many bytes of its body nothing more comes, and the connection stays.
     StallAfter(u64),
+    /// The connection is closed after this many bytes of the request's body were taken in. Only uploads have it.
+    CutUploadAfter(u64),
     /// The byte of the body at this offset is another one than it should be.
     CorruptAt(u64),
     /// `Content-Length` is more than what is sent by this many bytes; the connection is closed at the end.

@@ -39,7 +39,7 @@ impl From<Infallible> for Hangup {
     }
 }
 
-pub(crate) async fn serve(state: Arc<State>, request: Request<Incoming>) -> Result<Answer, Hangup> {
+pub(crate) async fn serve(state: Arc<State>, mut request: Request<Incoming>) -> Result<Answer, Hangup> {
     let mut logged = LoggedRequest::new(&request);
     let fault = state.faults.as_ref().and_then(|faults| faults.fault(&logged));
     let is_head = request.method() == Method::HEAD;
@@ -51,10 +51,17 @@ pub(crate) async fn serve(state: Arc<State>, request: Request<Incoming>) -> Resu
         Some(fault) => match instead(&state, &request, fault) {
             Some(answer) => answer,
             None => {
-                if let Fault::Delay(delay) = fault {
-                    tokio::time::sleep(*delay).await;
+                match *fault {
+                    Fault::Delay(delay) => tokio::time::sleep(delay).await,
+                    Fault::CutUploadAfter(bytes) => drop(request.extensions_mut().insert(uploads::Cut(bytes))),
+                    _ => {}
                 }
-                answer(&state, request).await
+                let answer = answer(&state, request).await;
+                if matches!(fault, Fault::CutUploadAfter(_)) && !answer.status().is_success() {
+                    state.log.add(logged);
+                    return Err(Hangup);
+                }
+                answer
             }
         },
         None => answer(&state, request).await,

@@ -149,7 +149,7 @@ async fn receive_whole(
     request: Request<Incoming>,
     digest: &Digest,
 ) -> Result<(), Refusal> {
-    receive(&mut ingest, request.into_body()).await?;
+    receive(&mut ingest, request).await?;
     commit(ingest, digest).await
 }
 
@@ -192,7 +192,7 @@ pub(crate) async fn append(
     let mut guard = state.uploads.take(id, repository)?;
     let ingest = guard.as_mut().ok_or_else(Refusal::unknown_upload)?;
     check_offset(ingest.as_ref(), repository, id, request.headers())?;
-    receive(ingest, request.into_body()).await?;
+    receive(ingest, request).await?;
     Ok(accepted(repository, id, ingest.status().offset, StatusCode::ACCEPTED))
 }
 
@@ -208,7 +208,7 @@ pub(crate) async fn finish(
     let mut guard = state.uploads.take(id, repository)?;
     let ingest = guard.as_mut().ok_or_else(Refusal::unknown_upload)?;
     check_offset(ingest.as_ref(), repository, id, request.headers())?;
-    receive(ingest, request.into_body()).await?;
+    receive(ingest, request).await?;
     let ingest = guard.take().ok_or_else(Refusal::unknown_upload)?;
     state.uploads.remove(id);
     commit(ingest, &digest).await?;
@@ -248,12 +248,22 @@ fn check_offset(ingest: &dyn Ingest, repository: &str, id: &str, headers: &Heade
     )
 }
 
-async fn receive(ingest: &mut Box<dyn Ingest>, body: Incoming) -> Result<(), Refusal> {
-    let mut frames = BodyStream::new(body);
+/// A fault on purpose: no more than so many bytes are taken in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut(pub(crate) u64);
+
+async fn receive(ingest: &mut Box<dyn Ingest>, request: Request<Incoming>) -> Result<(), Refusal> {
+    let cut_off = || Refusal::new(StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID", "the upload was cut off");
+    let mut room = request.extensions().get::<Cut>().map_or(u64::MAX, |cut| cut.0);
+    let mut frames = BodyStream::new(request.into_body());
     while let Some(frame) = frames.next().await {
-        let cut = |_| Refusal::new(StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID", "the upload was cut off");
-        if let Ok(data) = frame.map_err(cut)?.into_data() {
+        if let Ok(mut data) = frame.map_err(|_| cut_off())?.into_data() {
+            data.truncate(usize::try_from(room).unwrap_or(usize::MAX));
+            room -= data.len() as u64;
             ingest.write(data).await?;
+        }
+        if room == 0 {
+            return Err(cut_off());
         }
     }
     Ok(())

@@ -186,6 +186,26 @@ async fn hangup_and_delay() {
 }
 
 #[tokio::test]
+async fn cut_uploads() {
+    let faulty = Faulty::new().await;
+    faulty
+        .faults
+        .add("/uploads/", Fault::CutUploadAfter(5000))
+        .method(Method::PATCH)
+        .times(1);
+    let (client, url) = (&faulty.client, faulty.registry.url());
+    let begun = client.post(format!("{url}/v2/b/blobs/uploads/")).send().await.unwrap();
+    let upload = format!("{url}{}", begun.headers()["location"].to_str().unwrap());
+    assert!(client.patch(&upload).body(faulty.blob.clone()).send().await.is_err());
+    let status = client.get(&upload).send().await.unwrap();
+    assert_eq!(status.headers()["range"], "0-4999");
+    let put = client
+        .put(format!("{upload}?digest={}", sha256(&faulty.blob)))
+        .body(faulty.blob.slice(5000..));
+    assert_eq!(put.send().await.unwrap().status(), StatusCode::CREATED);
+}
+
+#[tokio::test]
 async fn unauthorized_in_the_middle() {
     let faults = FaultScript::new();
     let registry = Registry::builder()

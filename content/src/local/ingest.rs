@@ -64,10 +64,18 @@ impl Shared {
     pub(crate) fn status(&self) -> IngestStatus {
         IngestStatus {
             reference: self.reference.clone(),
-            offset: self.accepted.load(Ordering::Acquire),
+            offset: self.offset(),
             expected: self.expected.clone(),
             started: self.started,
             updated: from_nanos(self.updated.load(Ordering::Relaxed)),
+        }
+    }
+
+    fn offset(&self) -> u64 {
+        match *lock(&self.failure) {
+            // What was accepted after it is not stored.
+            Some(_) => lock(&self.flight).available(),
+            None => self.accepted.load(Ordering::Acquire),
         }
     }
 
@@ -176,7 +184,8 @@ impl Ingest for LocalIngest {
     }
 
     async fn write(&mut self, mut data: Bytes) -> Result<()> {
-        check_room(&self.shared.status(), data.len())?;
+        let shared = &self.shared;
+        check_room(&shared.reference, &shared.expected, shared.offset(), data.len())?;
         while !data.is_empty() {
             let piece = data.split_to(data.len().min(PIECE));
             self.hand_over(piece).await?;

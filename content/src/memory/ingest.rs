@@ -123,7 +123,8 @@ impl Ingest for MemoryIngest {
     }
 
     async fn write(&mut self, data: Bytes) -> Result<()> {
-        check_room(&self.partial.status, data.len())?;
+        let status = &self.partial.status;
+        check_room(&status.reference, &status.expected, status.offset, data.len())?;
         self.partial.hasher.update(&data);
         self.partial.blocks.append(&data);
         self.partial.status.offset += data.len() as u64;
