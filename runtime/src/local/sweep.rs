@@ -1,12 +1,18 @@
 //! Cleans up after programs that died: what they were creating, and the tied containers that died with them.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
+use std::time::Duration;
 
 use super::record::{Claim, ProcessName, StateDir};
 use super::{Shared, delete};
 use crate::cgroup::Limits;
-use crate::{ContainerId, DeleteMode, Lifetime, Result};
+use crate::{ContainerId, DeleteMode, Error, Lifetime, Result};
+
+/// How often a dying process is looked at again, and how long between: two seconds together.
+const DYING: u32 = 400;
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Looks at every entry of the state directory. What can't be cleaned up now is left for the next time.
 pub(super) fn sweep(shared: &Shared) {
@@ -52,9 +58,18 @@ fn sweep_container(shared: &Shared, id: &ContainerId) -> Result<()> {
     }
 }
 
-/// The groups of a container that was being created are where it would have them; making them again finds them.
+/// The groups of a container that was being created are where it would have them; making them again finds them. Its process dies
+/// with its maker, and may need a moment for it.
 fn remove_groups(shared: &Shared, id: &ContainerId, claim: &Claim) -> Result<()> {
     let none = Limits::compile(None, shared.cgroups.host())?;
-    let cgroup = shared.cgroups.create(id, claim.cgroups_path.as_deref(), &none)?;
-    cgroup.remove()
+    let mut tries = 0;
+    loop {
+        match shared.cgroups.create(id, claim.cgroups_path.as_deref(), &none) {
+            Err(Error::Cgroup { source, .. }) if source.kind() == ErrorKind::ResourceBusy && tries < DYING => {
+                tries += 1
+            }
+            found => return found?.remove(),
+        }
+        std::thread::sleep(PAUSE);
+    }
 }

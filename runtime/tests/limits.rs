@@ -1,0 +1,196 @@
+//! What the executor does by cgroups: limits, figures, freezing, killing all.
+
+mod support;
+
+use std::time::Duration;
+
+use longshore_runtime::{ContainerId, DeleteMode, ErrorKind, ExecRequest, Executor, Io, KillScope, ProcessId, Status};
+use serde_json::{Value, json};
+use support::{Place, chain, new_id, place, skipped, spec};
+
+async fn running(place: &Place, spec: &Value) -> ContainerId {
+    let id = new_id();
+    let created = place.executor.create(place.request(&id, spec, Io::null())).await;
+    created.unwrap_or_else(|e| panic!("{}", chain(&e)));
+    place
+        .executor
+        .start(&id)
+        .await
+        .unwrap_or_else(|e| panic!("{}", chain(&e)));
+    id
+}
+
+/// Whether a limit can be set here; says why not.
+async fn supported(place: &Place, resources: &Value) -> bool {
+    let mut spec = spec(&["true"]);
+    spec["linux"]["resources"] = resources.clone();
+    match place.try_run(&spec).await {
+        Err(e) if e.kind() == ErrorKind::Unsupported => {
+            skipped(&chain(&e));
+            false
+        }
+        Err(e) => panic!("{}", chain(&e)),
+        Ok(_) => true,
+    }
+}
+
+#[tokio::test]
+async fn a_limit_of_processes_binds() {
+    let Some(place) = place() else { return };
+    let resources = json!({ "pids": { "limit": 5 } });
+    if !supported(&place, &resources).await {
+        return;
+    }
+    let mut spec = spec(&["sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 5 & done; wait"]);
+    spec["linux"]["resources"] = resources;
+    let outcome = place.run(&spec).await;
+    assert!(outcome.stderr.contains("can't fork"), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_limit_of_memory_kills() {
+    let Some(place) = place() else { return };
+    let resources = json!({ "memory": { "limit": 16 << 20 } });
+    if !supported(&place, &resources).await {
+        return;
+    }
+    let mut spec = spec(&["sh", "-c", "head -c 64m /dev/zero | tail -c 64m > /dev/null; echo $?"]);
+    spec["linux"]["resources"] = resources;
+    // A shell's variable is memory that can't be written back.
+    spec["process"]["args"] = json!(["sh", "-c", "x=$(yes | head -c 67108864); echo survived"]);
+    let outcome = place.run(&spec).await;
+    assert!(!outcome.stdout.contains("survived"), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn devices_that_are_not_allowed_do_not_open() {
+    let Some(place) = place() else { return };
+    let mut spec = spec(&[
+        "sh",
+        "-c",
+        "head -c 1 /dev/zero | wc -c; head -c 1 /dev/kmsg2 > /dev/null || echo refused",
+    ]);
+    spec["linux"]["devices"] =
+        json!([{ "path": "/dev/kmsg2", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666 }]);
+    spec["linux"]["resources"] = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
+    let outcome = place.run(&spec).await;
+    assert_eq!(outcome.stdout, "1\nrefused\n", "{outcome:?}");
+    assert!(outcome.stderr.contains("not permitted"), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_container_is_frozen_thawed_counted_and_updated() {
+    let Some(place) = place() else { return };
+    let id = running(&place, &spec(&["sh", "-c", "sleep 1000 & sleep 1000; true"])).await;
+    place
+        .executor
+        .pause(&id)
+        .await
+        .unwrap_or_else(|e| panic!("{}", chain(&e)));
+    assert_eq!(place.executor.state(&id).await.expect("known").status, Status::Paused);
+    assert_eq!(
+        place.executor.pause(&id).await.expect_err("it is paused").kind(),
+        ErrorKind::FailedPrecondition
+    );
+    place.executor.resume(&id).await.expect("resumed");
+    assert_eq!(place.executor.state(&id).await.expect("known").status, Status::Running);
+
+    while place.executor.processes(&id).await.expect("a list").len() < 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let stats = place.executor.stats(&id).await.expect("figures");
+    if let Some(pids) = stats.pids {
+        assert_eq!(pids.current, 3);
+        let limit = serde_json::from_value(json!({ "pids": { "limit": 77 } })).expect("resources");
+        place.executor.update(&id, &limit).await.expect("updated");
+        let stats = place.executor.stats(&id).await.expect("figures");
+        assert_eq!(stats.pids.expect("as before").limit, Some(77));
+    }
+    place.executor.pause(&id).await.expect("paused");
+    place
+        .executor
+        .delete(&id, DeleteMode::Force)
+        .await
+        .expect("a frozen container can be deleted");
+}
+
+#[tokio::test]
+async fn a_signal_to_all_reaches_all() {
+    let Some(place) = place() else { return };
+    let mut script = spec(&["sh", "-c", "trap 'exit 5' TERM; sleep 1000 & sleep 1000 & wait"]);
+    // Without a PID namespace, processes outlive their init.
+    script["linux"]["namespaces"] = json!([{ "type": "mount" }]);
+    script.as_object_mut().expect("a map").remove("hostname");
+    let id = running(&place, &script).await;
+    while place.executor.processes(&id).await.expect("a list").len() < 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    place
+        .executor
+        .kill(&id, 15, KillScope::All)
+        .await
+        .expect("a signal is sent");
+    assert_eq!(
+        place.executor.wait(&id, &ProcessId::Init).await.expect("it ends").code,
+        5
+    );
+    place.executor.delete(&id, DeleteMode::Stopped).await.expect("deleted");
+}
+
+#[tokio::test]
+async fn what_init_left_running_is_gone_after_the_delete() {
+    let Some(place) = place() else { return };
+    let mut script = spec(&["sh", "-c", "sleep 1000 & true"]);
+    script["linux"]["namespaces"] = json!([{ "type": "mount" }]);
+    script.as_object_mut().expect("a map").remove("hostname");
+    let id = running(&place, &script).await;
+    place.executor.wait(&id, &ProcessId::Init).await.expect("it ends");
+    let left = place.executor.processes(&id).await.expect("a list");
+    assert_eq!(left.len(), 1, "{left:?}");
+    place.executor.delete(&id, DeleteMode::Stopped).await.expect("deleted");
+    let still = std::fs::read_to_string(format!("/proc/{}/cmdline", left[0])).unwrap_or_default();
+    assert!(!still.contains("sleep"), "the process is still there");
+}
+
+#[tokio::test]
+async fn an_exec_is_in_the_containers_cgroup() {
+    let Some(place) = place() else { return };
+    let id = running(&place, &spec(&["sleep", "1000"])).await;
+    let process =
+        json!({ "args": ["sleep", "1000"], "cwd": "/", "env": ["PATH=/bin"], "user": { "uid": 0, "gid": 0 } });
+    let request = ExecRequest::new("x", serde_json::from_value(process).expect("a process"), Io::null());
+    let pid = place.executor.exec(&id, request).await.expect("it runs");
+    assert!(place.executor.processes(&id).await.expect("a list").contains(&pid));
+    let init = place.executor.state(&id).await.expect("known").pid.expect("it lives");
+    let groups = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("readable");
+    assert_eq!(groups(pid), groups(init));
+    place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
+}
+
+#[tokio::test]
+async fn the_cgroup_mount_shows_the_containers_own_group() {
+    let Some(place) = place() else { return };
+    for with_namespace in [true, false] {
+        let mut spec = spec(&[
+            "sh",
+            "-c",
+            "ls /sys/fs/cgroup; cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/pids/cgroup.procs | sort -u; touch /sys/fs/cgroup/x || echo refused",
+        ]);
+        spec["mounts"].as_array_mut().expect("a list").push(json!({
+            "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+            "options": ["nosuid", "noexec", "nodev", "relatime", "ro"],
+        }));
+        if with_namespace {
+            spec["linux"]["namespaces"]
+                .as_array_mut()
+                .expect("a list")
+                .push(json!({ "type": "cgroup" }));
+        }
+        let outcome = place.run(&spec).await;
+        assert!(
+            outcome.stdout.lines().any(|l| l == "1"),
+            "our own group is in sight: {outcome:?}"
+        );
+        assert!(outcome.stdout.ends_with("refused\n"), "{outcome:?}");
+    }
+}
