@@ -1,5 +1,7 @@
 //! The port's suite on our implementations.
 
+#![allow(clippy::unwrap_used)]
+
 use longshore_snapshot::{
     ErrorKind, Kind, Labels, NativeSnapshotter, OverlaySnapshotter, Snapshotter, conformance, detect,
 };

@@ -25,7 +25,7 @@ impl Tree {
                 let dir = at::open_locked_dir(&self.top().fd, name).map_err(self.failed("opening", name))?;
                 let path = self.path_of_name(name);
                 if !matches!(self.find_below(name)?, Found::Nothing) {
-                    self.make_opaque(&dir).map_err(self.failed("marking as opaque", name))?;
+                    self.hide_below(&dir, name)?;
                 }
                 return self.purge(dir, path);
             }
@@ -85,6 +85,13 @@ impl Tree {
         Ok(())
     }
 
+    /// Makes an existing directory show nothing of the lower layers. Overlay shows the whiteouts of a directory that is not merged as names
+    /// of files that can't be found, so those that are in it go.
+    fn hide_below(&self, dir: &OwnedFd, name: &[u8]) -> Result<()> {
+        self.make_opaque(dir).map_err(self.failed("marking as opaque", name))?;
+        remove_whiteouts(dir).map_err(self.failed("clearing of whiteouts", name))
+    }
+
     fn make_whiteout(&mut self, name: &[u8]) -> Result<()> {
         self.count(0);
         rustix::fs::mknodat(self.here(), name, FileType::CharacterDevice, Mode::empty(), 0)
@@ -125,4 +132,31 @@ impl Tree {
             None => true,
         }
     }
+}
+
+/// Removes all whiteouts below a directory.
+fn remove_whiteouts(dir: &OwnedFd) -> rustix::io::Result<()> {
+    let mut open = vec![(at::open_dir(dir, b".")?, at::list(dir)?)];
+    while let Some((dir, names)) = open.last_mut() {
+        match names.pop() {
+            Some((name, FileType::CharacterDevice | FileType::Unknown))
+                if at::is_whiteout(&at::stat(&*dir, &name)?) =>
+            {
+                rustix::fs::unlinkat(dir, &name, rustix::fs::AtFlags::empty())?;
+            }
+            Some((name, FileType::Directory | FileType::Unknown)) => match at::open_locked_dir(&*dir, &name) {
+                Ok(inner) => {
+                    let names = at::list(&inner)?;
+                    open.push((inner, names));
+                }
+                Err(Errno::NOTDIR | Errno::LOOP) => {}
+                Err(errno) => return Err(errno),
+            },
+            Some(_) => {}
+            None => {
+                open.pop();
+            }
+        }
+    }
+    Ok(())
 }

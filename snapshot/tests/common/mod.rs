@@ -1,6 +1,8 @@
 //! What the tests share.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test program uses a part
 
+pub mod layer;
+
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fmt::Write as _;
