@@ -89,7 +89,7 @@ fn both(options: &[&str]) -> Option<(Value, Value)> {
 fn set(list: &Value) -> BTreeSet<String> {
     let texts = list.as_array().into_iter().flatten().filter_map(Value::as_str);
     texts
-        .filter(|text| !text.starts_with("TERM="))
+        .filter(|text| !text.starts_with("TERM=") && *text != "HOME=/")
         .map(str::to_owned)
         .collect()
 }

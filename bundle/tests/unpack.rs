@@ -267,6 +267,21 @@ async fn a_snapshotter_that_fails_is_reported_and_leaves_nothing() {
         .expect("the next time it works");
 }
 
+/// A name may be taken by a commit that is not through, and that fails in the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_taken_for_a_while_is_waited_for() {
+    let layers = [base(), top()];
+    let (manifest, config) = image(&layers);
+    let (store, snapshotter) = (store_of(&layers).await, Directories::new());
+    snapshotter.fail_next(Fault::Taken);
+    let unpacked = unpacker(&store, &snapshotter)
+        .unpack(&manifest, &config)
+        .await
+        .expect("unpacked");
+    assert_eq!(unpacked.unpacked, 2);
+    assert_eq!(keys(&snapshotter).await, chain_of(&config));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn unpacking_begins_before_the_layer_is_there() {
     let layer = base();

@@ -106,18 +106,27 @@ impl Job {
         }
     }
 
+    /// Commits, unless another unpacker was faster: its snapshot has the same content. While that one is still being
+    /// made durable its name is taken, but it is no parent yet, and it may fail; so this waits for one or the other.
     async fn commit(&self, key: &str, applied: Applied) -> Result<Outcome> {
-        match self.shared.snapshotter.commit(key, &self.chain_id, self.labels()).await {
-            Ok(()) => {
-                self.report.say(LayerState::Done(applied.size));
-                Ok(Outcome::Applied(applied))
+        loop {
+            match self.shared.snapshotter.commit(key, &self.chain_id, self.labels()).await {
+                Ok(()) => {
+                    self.report.say(LayerState::Done(applied.size));
+                    return Ok(Outcome::Applied(applied));
+                }
+                Err(error) if error.kind() == longshore_snapshot::ErrorKind::AlreadyExists => {
+                    if self.shared.has_snapshot(&self.chain_id).await? {
+                        self.report.say(LayerState::Skipped);
+                        return Ok(Outcome::Skipped);
+                    }
+                    self.pause().await?;
+                }
+                Err(error) => return Err(snapshot_error("committing", key.to_owned())(error)),
             }
-            // Another unpacker was faster; its snapshot has the same content.
-            Err(error) if error.kind() == longshore_snapshot::ErrorKind::AlreadyExists => {
-                self.report.say(LayerState::Skipped);
-                Ok(Outcome::Skipped)
+            if self.is_given_up() {
+                return Err(self.cancelled());
             }
-            Err(error) => Err(snapshot_error("committing", key.to_owned())(error)),
         }
     }
 

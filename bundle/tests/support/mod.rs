@@ -1,4 +1,5 @@
 //! Images made in memory, and a snapshotter that can be told to fail.
+#![allow(dead_code)] // each test program uses some of it
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -112,6 +113,8 @@ pub(crate) async fn store_of(layers: &[Layer]) -> MemoryStore {
 pub(crate) enum Fault {
     Prepare,
     Commit,
+    /// The name is taken by a commit that then fails.
+    Taken,
 }
 
 /// A snapshotter that copies directories, with no thought for durability.
@@ -196,6 +199,9 @@ impl Snapshotter for Directories {
     }
 
     async fn commit(&self, key: &str, name: &str, labels: Labels) -> Result<()> {
+        if self.check(Fault::Taken).is_err() {
+            return Err(Error::AlreadyExists(name.into()));
+        }
         self.check(Fault::Commit)?;
         let mut state = self.state.lock().expect("a lock");
         if state.contains_key(name) {
