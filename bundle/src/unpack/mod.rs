@@ -39,6 +39,39 @@ const EXTRACT: &str = "extract-";
 ///   `extract-`) is removed by [`remove_leftovers`](Self::remove_leftovers).
 ///
 /// Layers are applied on a thread of their own. Its methods must be called inside a tokio runtime, of any flavour.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use longshore_bundle::Unpacker;
+/// use longshore_content::{ContentStoreExt, Expected, MemoryStore, sha256};
+/// use longshore_snapshot::{Labels, Snapshotter};
+/// use oci_spec::image::{ImageConfiguration, ImageManifest};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let root = tempfile::tempdir()?;
+/// # let tar = vec![0; 1024];
+/// # let layer = sha256(&tar);
+/// # let manifest: ImageManifest = serde_json::from_str(&format!(
+/// #     r#"{{"schemaVersion": 2,
+/// #     "config": {{"mediaType": "application/vnd.oci.image.config.v1+json", "digest": "{layer}", "size": 1024}},
+/// #     "layers": [{{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": "{layer}", "size": 1024}}]}}"#
+/// # ))?;
+/// # let config: ImageConfiguration = serde_json::from_str(&format!(
+/// #     r#"{{"architecture": "amd64", "os": "linux", "rootfs": {{"type": "layers", "diff_ids": ["{layer}"]}}}}"#
+/// # ))?;
+/// let content = Arc::new(MemoryStore::new());
+/// content.put("layer", tar.into(), Expected::default()).await?;
+/// let snapshotter = longshore_snapshot::detect(root.path()).await?;
+///
+/// let unpacker = Unpacker::new(content, snapshotter.clone());
+/// let unpacked = unpacker.unpack(&manifest, &config).await?;
+/// let mounts = snapshotter.prepare("container-1", unpacked.chain_id.as_deref(), Labels::new()).await?;
+/// # assert_eq!((unpacked.unpacked, mounts.len()), (1, 1));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Unpacker {
     shared: Arc<Shared>,
