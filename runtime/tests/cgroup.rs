@@ -121,6 +121,8 @@ fn groups_are_made_found_again_and_removed() {
     let entry = cgroup.entry().expect("can be entered");
     assert_eq!(entry.tasks.len() + usize::from(entry.unified.is_some()), dirs.len());
 
+    let found = manager.find(&id, None).expect("found by the id alone");
+    assert_eq!(found.location(), cgroup.location());
     let text = serde_json::to_string(cgroup.location()).expect("a state file");
     let again = manager
         .open(&serde_json::from_str(&text).expect("the same"))
@@ -134,6 +136,7 @@ fn groups_are_made_found_again_and_removed() {
     gone(&dirs);
     cgroup.remove().expect("gone is no error");
     assert!(manager.open(cgroup.location()).expect("nothing there").is_none());
+    assert!(manager.find(&id, None).expect("nothing there").is_none());
 }
 
 #[test]

@@ -101,6 +101,34 @@ impl Manager {
         Ok(cgroup)
     }
 
+    /// Finds the groups that [`create`](Self::create) would use, without making any: what a program that died while it
+    /// created a container may have left.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create) for the path, and as [`open`](Self::open).
+    pub fn find(&self, id: &ContainerId, path: Option<&Path>) -> Result<Cgroup> {
+        let wanted = Wanted::new(id, path)?;
+        let mut cgroup = Cgroup::default();
+        for (at, hierarchy) in self.host.hierarchies.iter().enumerate() {
+            let beside = match &wanted {
+                Wanted::Ours(ours) => Wanted::Relative(ours.clone()).within(hierarchy).ok(),
+                _ => None,
+            };
+            for path in [wanted.within(hierarchy).ok(), beside].into_iter().flatten() {
+                if let Some(group) = self.roots[at].find(&path)? {
+                    let place = Place {
+                        mount: hierarchy.mount_point.clone(),
+                        path,
+                    };
+                    cgroup.members.push(self.member(at, group, &place)?);
+                    cgroup.location.places.push(place);
+                    break;
+                }
+            }
+        }
+        Ok(cgroup)
+    }
+
     fn make_all(&self, wanted: &Wanted, limits: &Limits, cgroup: &mut Cgroup) -> Result<()> {
         let asked = limits.controllers(Home::V1);
         for (at, hierarchy) in self.host.hierarchies.iter().enumerate() {

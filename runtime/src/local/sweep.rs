@@ -1,13 +1,11 @@
 //! Cleans up after programs that died: what they were creating, and the tied containers that died with them.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
 use super::record::{Claim, ProcessName, StateDir};
 use super::{Shared, delete};
-use crate::cgroup::Limits;
 use crate::{ContainerId, DeleteMode, Error, Lifetime, Result};
 
 /// How often a dying process is looked at again, and how long between: two seconds together.
@@ -58,18 +56,18 @@ fn sweep_container(shared: &Shared, id: &ContainerId) -> Result<()> {
     }
 }
 
-/// The groups of a container that was being created are where it would have them; making them again finds them. Its process dies
-/// with its maker, and may need a moment for it.
+/// The groups of a container that was being created are where it would have them. Its process dies with its maker, and may
+/// need a moment for it. None is killed: the path may be one that others use, which the maker died too early to find out.
 fn remove_groups(shared: &Shared, id: &ContainerId, claim: &Claim) -> Result<()> {
-    let none = Limits::compile(None, shared.cgroups.host())?;
-    let mut tries = 0;
-    loop {
-        match shared.cgroups.create(id, claim.cgroups_path.as_deref(), &none) {
-            Err(Error::Cgroup { source, .. }) if source.kind() == ErrorKind::ResourceBusy && tries < DYING => {
-                tries += 1
-            }
-            found => return found?.remove(),
+    let cgroup = shared.cgroups.find(id, claim.cgroups_path.as_deref())?;
+    for _ in 0..DYING {
+        if cgroup.pids()?.is_empty() {
+            return cgroup.remove();
         }
         std::thread::sleep(PAUSE);
     }
+    Err(Error::Corrupt {
+        path: shared.root.join(id.as_str()),
+        reason: "the groups of a container that was never finished have processes of others".into(),
+    })
 }
