@@ -68,7 +68,13 @@ impl SpecBuilder {
         self
     }
 
-    /// Puts the container into a new user namespace with these mappings.
+    /// Puts the container into a new user namespace with these mappings, and leaves out what does not work there:
+    ///
+    /// - Supplementary groups without a mapping are dropped; all are where there is a single mapping, because
+    ///   setgroups(2) is denied there. A user without one is an error.
+    /// - Mount options `uid=` and `gid=` without a mapping are dropped.
+    /// - `/sys` is the host's, bound and read-only, unless the container's network namespace is new: a sysfs belongs to
+    ///   that.
     pub fn user_namespace(mut self, mappings: IdMappings) -> Self {
         self.isolation.mappings = Some(mappings);
         self
@@ -91,6 +97,10 @@ impl SpecBuilder {
 }
 
 impl Options {
+    pub(super) fn mappings(&self) -> Option<&IdMappings> {
+        self.mappings.as_ref()
+    }
+
     pub(super) fn map(&mut self, mappings: IdMappings) {
         self.mappings = Some(mappings);
     }

@@ -97,6 +97,9 @@ impl SpecBuilder {
         spec.set_annotations(self.annotations.build(self.image.as_ref())?);
         spec.set_hooks(self.annotations.hooks());
         spec.set_linux(Some(linux));
+        if let Some(mappings) = self.isolation.mappings() {
+            rootless::fit_user_namespace(&mut spec, mappings)?;
+        }
         if let Some(rootless) = &self.rootless {
             rootless.apply(&mut spec, &self.resources)?;
         }

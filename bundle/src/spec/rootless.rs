@@ -1,4 +1,4 @@
-//! What a spec must do without when the engine has no privileges.
+//! What a spec must do without in a user namespace, and when the engine has no privileges.
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Mount, Spec};
 
@@ -45,15 +45,9 @@ impl Rootless {
 }
 
 impl SpecBuilder {
-    /// Makes a spec that works without privileges: in a user namespace, without device rules, and without what an
-    /// unmapped id would be needed for.
-    ///
-    /// - A limit, or a cgroup path, is an error unless cgroups were [delegated](CgroupAccess::Delegated): silence
-    ///   would pass for protection.
-    /// - `/sys` is the host's, bound and read-only, unless the container has a network namespace of its own, which a
-    ///   sysfs belongs to.
-    /// - Supplementary groups without a mapping are dropped; all are where there is a single mapping, because
-    ///   setgroups(2) is denied there. A user without one is an error.
+    /// Makes a spec that works without privileges: in a [user namespace](Self::user_namespace), and without device
+    /// rules. A limit, or a cgroup path, is an error unless cgroups were [delegated](CgroupAccess::Delegated): silence
+    /// would pass for protection.
     pub fn rootless(mut self, rootless: Rootless) -> Self {
         self.isolation.map(rootless.mappings.clone());
         self.rootless = Some(rootless);
@@ -64,13 +58,6 @@ impl SpecBuilder {
 impl Rootless {
     pub(super) fn apply(&self, spec: &mut Spec, resources: &resources::Options) -> Result<()> {
         self.check_limits(resources)?;
-        if let Some(process) = spec.process_mut() {
-            self.mappings.fit(process.user_mut())?;
-        }
-        let own_network = has_namespace(spec.linux().as_ref(), LinuxNamespaceType::Network);
-        for mount in spec.mounts_mut().iter_mut().flatten() {
-            self.fit_mount(mount, own_network);
-        }
         let Some(linux) = spec.linux_mut() else { return Ok(()) };
         match self.cgroups {
             CgroupAccess::None => linux.set_resources(None).set_cgroups_path(None),
@@ -88,20 +75,30 @@ impl Rootless {
             _ => Ok(()),
         }
     }
+}
 
-    /// Drops `uid=` and `gid=` that have no mapping, and replaces a sysfs that can't be mounted.
-    fn fit_mount(&self, entry: &mut Mount, own_network: bool) {
-        if entry.typ().as_deref() == Some("sysfs") && !own_network {
-            let options = ["rbind", "nosuid", "noexec", "nodev", "ro"].map(str::to_owned).to_vec();
-            *entry = mount(entry.destination().clone(), "none", "/sys", options);
-        }
-        if let Some(options) = entry.options_mut() {
-            options.retain(|option| {
-                let id = |name| option.strip_prefix(name).and_then(|id| id.parse::<u32>().ok());
-                id("uid=").is_none_or(|id| self.mappings.has_uid(id))
-                    && id("gid=").is_none_or(|id| self.mappings.has_gid(id))
-            });
-        }
+/// Fits a spec into its user namespace (see [`SpecBuilder::user_namespace`]).
+pub(super) fn fit_user_namespace(spec: &mut Spec, mappings: &IdMappings) -> Result<()> {
+    if let Some(process) = spec.process_mut() {
+        mappings.fit(process.user_mut())?;
+    }
+    let own_network = spec.linux().as_ref().is_some_and(has_new_network);
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        fit_mount(mount, mappings, own_network);
+    }
+    Ok(())
+}
+
+fn fit_mount(entry: &mut Mount, mappings: &IdMappings, own_network: bool) {
+    if entry.typ().as_deref() == Some("sysfs") && !own_network {
+        let options = ["rbind", "nosuid", "noexec", "nodev", "ro"].map(str::to_owned).to_vec();
+        *entry = mount(entry.destination().clone(), "none", "/sys", options);
+    }
+    if let Some(options) = entry.options_mut() {
+        options.retain(|option| {
+            let id = |name| option.strip_prefix(name).and_then(|id| id.parse::<u32>().ok());
+            id("uid=").is_none_or(|id| mappings.has_uid(id)) && id("gid=").is_none_or(|id| mappings.has_gid(id))
+        });
     }
 }
 
@@ -111,8 +108,10 @@ fn without_devices(resources: &LinuxResources) -> Option<LinuxResources> {
     (rest != LinuxResources::default()).then_some(rest)
 }
 
-fn has_namespace(linux: Option<&Linux>, kind: LinuxNamespaceType) -> bool {
-    linux
-        .and_then(|linux| linux.namespaces().as_ref())
-        .is_some_and(|namespaces| namespaces.iter().any(|namespace| namespace.typ() == kind))
+/// Whether the container's network namespace is made with it, and so belongs to its user namespace.
+fn has_new_network(linux: &Linux) -> bool {
+    let namespaces = linux.namespaces().iter().flatten();
+    namespaces
+        .filter(|namespace| namespace.path().is_none())
+        .any(|namespace| namespace.typ() == LinuxNamespaceType::Network)
 }

@@ -897,3 +897,30 @@ fn an_exec_can_only_be_who_is_mapped() {
     let process = ExecSpec::new(&spec, ["x"]).user("0").build(&NoFiles).expect("root");
     assert_eq!(process.user().additional_gids(), &None);
 }
+
+#[test]
+fn a_user_namespace_fits_whoever_asks_for_it() {
+    let mappings = IdMappings::default().uids(0, 100_000, 1000).gids(0, 100_000, 1000);
+    let builder = base().user_namespace(mappings).group("5000").group("7");
+    let spec = built(&builder);
+    let gids = spec
+        .process()
+        .clone()
+        .expect("a process")
+        .user()
+        .additional_gids()
+        .clone();
+    assert_eq!(gids, Some(vec![0, 7]));
+    assert!(linux(builder.clone()).resources().is_some());
+    assert!(matches!(
+        refused(builder.clone().user("1000")),
+        Error::UnmappedId { what: "user", id: 1000 }
+    ));
+    let sys = |builder: SpecBuilder| mount_at(&mounts(builder), "/sys").expect("sys").typ().clone();
+    assert_eq!(sys(builder.clone()).as_deref(), Some("sysfs"));
+    // A network namespace that was made outside does not belong to the user namespace.
+    assert_eq!(
+        sys(builder.network(Namespace::Path("/run/netns/x".into()))).as_deref(),
+        Some("none")
+    );
+}
