@@ -91,7 +91,7 @@ impl Global {
         let log = match flags.filled("log") {
             None => Log::stderr(form, verbosity),
             Some(path) => Log::stderr(form, verbosity)
-                .to_file(Path::new(path))
+                .with_file(Path::new(path))
                 .map_err(|error| (Log::stderr(form, verbosity), error.into()))?,
         };
         match root(flags).and_then(|root| refuse_unsupported(flags).map(|()| root)) {

@@ -52,7 +52,7 @@ impl Log {
     }
 
     /// The same into a file, which it appends to.
-    pub(crate) fn to_file(mut self, path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn with_file(mut self, path: &Path) -> anyhow::Result<Self> {
         let file = OpenOptions::new()
             .create(true)
             .append(true)

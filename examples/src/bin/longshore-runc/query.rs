@@ -21,7 +21,8 @@ use crate::log::rfc3339_nanos;
 #[derive(Debug, Serialize)]
 struct Row {
     #[serde(rename = "ociVersion")]
-    oci_version: String,
+    /// Of this program, as runc has it.
+    oci_version: &'static str,
     id: String,
     pid: u32,
     status: String,
@@ -46,7 +47,7 @@ impl Row {
             state.pid
         };
         Self {
-            oci_version: spec.version().clone(),
+            oci_version: longshore_bundle::SPEC_VERSION,
             id: state.id.to_string(),
             pid: pid.unwrap_or(0),
             status: state.status.to_string(),
@@ -217,7 +218,7 @@ mod tests {
     #[test]
     fn columns_grow_with_what_is_in_them() {
         let row = Row {
-            oci_version: "1.0.2".into(),
+            oci_version: "1.0.2",
             id: "a-rather-long-id".into(),
             pid: 7,
             status: "running".into(),
