@@ -26,7 +26,7 @@ pub(crate) fn spec(_: &Global, arguments: &Arguments) -> Outcome {
     let mut json = Vec::new();
     let tabs = serde_json::ser::PrettyFormatter::with_indent(b"\t");
     spec.serialize(&mut serde_json::Serializer::with_formatter(&mut json, tabs))?;
-    json.push(b'\n');
+    let json = with_sorted_capabilities(&String::from_utf8(json)?);
 
     let path = Path::new(arguments.filled("bundle").unwrap_or("")).join("config.json");
     let opened = File::options().write(true).create_new(true).mode(0o666).open(&path);
@@ -34,9 +34,30 @@ pub(crate) fn spec(_: &Global, arguments: &Arguments) -> Outcome {
         ErrorKind::AlreadyExists => Failure::new("File config.json exists. Remove it first"),
         _ => path_error("open", &path, &error).into(),
     })?;
-    file.write_all(&json)
+    file.write_all(json.as_bytes())
         .map_err(|error| path_error("write", &path, &error))?;
     Ok(0)
+}
+
+/// The capabilities come out of a hash set, in any order; a person and a diff want one.
+fn with_sorted_capabilities(json: &str) -> String {
+    let is_capability = |line: &&str| line.trim_start().starts_with("\"CAP_");
+    let bare = |line: &str| line.trim_end_matches(',').to_owned();
+    let mut lines: Vec<String> = Vec::new();
+    let mut rest = json.lines().peekable();
+    while let Some(line) = rest.next() {
+        if !is_capability(&line) {
+            lines.push(line.to_owned());
+            continue;
+        }
+        let mut set = vec![bare(line)];
+        while let Some(line) = rest.next_if(is_capability) {
+            set.push(bare(line));
+        }
+        set.sort();
+        lines.push(set.join(",\n"));
+    }
+    lines.join("\n") + "\n"
 }
 
 /// v2 has this file at its root.
