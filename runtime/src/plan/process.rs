@@ -218,6 +218,10 @@ impl Builder<'_> {
         }
         self.step(&format!("{field}.args"), Op::FindProgram);
         let outlives = self.options.lifetime == Lifetime::Detached;
+        if outlives {
+            // Before the meeting: the host may end right after it. One that ends before it closes the socket, which ends the child.
+            self.step(field, Op::ParentDeathSignal(0));
+        }
         self.step(
             field,
             Op::Meet(if life == Life::Created {
@@ -226,9 +230,6 @@ impl Builder<'_> {
                 Rendezvous::Ready
             }),
         );
-        if outlives {
-            self.step(field, Op::ParentDeathSignal(0));
-        }
         if life == Life::Created {
             self.step(field, Op::AwaitStart);
         }
