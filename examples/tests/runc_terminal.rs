@@ -277,3 +277,17 @@ fn a_config_that_is_wrong_names_the_field() {
     assert!(bench.ours(&["run", &id]).stderr.contains("config.json"));
     bench.end();
 }
+
+#[test]
+fn a_created_container_outlives_the_program_that_made_it() {
+    let bench = bench!("true");
+    // The program ends as soon as it can: often enough to lose a race.
+    for n in 0..20 {
+        let id = bench.id(&format!("outlive{n}"));
+        assert_eq!(bench.ours(&["create", &id]).code, Some(0));
+        let state: serde_json::Value = serde_json::from_str(&bench.ours(&["state", &id]).stdout).unwrap();
+        assert_eq!(state["status"], "created");
+        assert_eq!(bench.ours(&["kill", &id, "KILL"]).code, Some(0));
+    }
+    bench.end();
+}
