@@ -1,3 +1,5 @@
+mod prepare;
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
@@ -14,9 +16,6 @@ use crate::{ContainerId, Error, Result};
 
 /// Hierarchies of v1 in which every container has a group; `freezer` only where no v2 tree does its work.
 const ALWAYS: [&str; 7] = ["devices", "pids", "memory", "cpu", "cpuacct", "blkio", "freezer"];
-
-/// Controllers of v2 that are switched on for their figures, where that is possible.
-const FIGURES: [&str; 4] = ["cpu", "io", "memory", "pids"];
 
 /// How often a path is walked again because somebody removed a group of it meanwhile.
 const WALKS: usize = 100;
@@ -249,7 +248,7 @@ impl Manager {
         let mut names = path.iter().peekable();
         while let Some(name) = names.next() {
             if hierarchy.is_v2() {
-                enable(&group, &self.host, limits)?;
+                prepare::enable(&group, &self.host, limits)?;
             }
             let whole = group.path.join(name);
             let fault = |source| Error::Cgroup {
@@ -277,7 +276,7 @@ impl Manager {
                 });
             }
             if hierarchy.has("cpuset") {
-                inherit_cpuset(&group, &next)?;
+                prepare::inherit_cpuset(&group, &next)?;
             }
             group = next;
         }
@@ -290,63 +289,6 @@ fn is_refusal(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
     )
-}
-
-/// Hands controllers of v2 to the groups inside `group`: those that limits need, and those whose figures are of use.
-fn enable(group: &Group, host: &Host, limits: &Limits) -> Result<()> {
-    const FILE: &str = "cgroup.subtree_control";
-    let needed = limits.controllers(Home::V2);
-    let present = group.read(FILE)?.unwrap_or_default();
-    let present: BTreeSet<&str> = present.split_ascii_whitespace().collect();
-    let of_use = FIGURES.into_iter().chain(needed.iter().copied());
-    let missing: BTreeSet<&str> = of_use
-        .filter(|c| host.v2_controllers.contains(*c) && !present.contains(c))
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let all: Vec<String> = missing.iter().map(|c| format!("+{c}")).collect();
-    if group.write(FILE, &all.join(" ")).is_ok() {
-        return Ok(());
-    }
-    for controller in missing {
-        let Err(errno) = group.write(FILE, &format!("+{controller}")) else {
-            continue;
-        };
-        if needed.contains(controller) {
-            let write = limits
-                .writes
-                .iter()
-                .find(|w| w.home == Home::V2 && w.controller == controller);
-            let field = write.map_or("linux.resources", |w| w.field.as_str());
-            let why = match errno {
-                Errno::BUSY => " (it has processes of its own, which v2 does not allow besides)",
-                Errno::NOENT => " (its parent does not hand it down)",
-                _ => "",
-            };
-            return Err(Error::Cgroup {
-                path: group.path.join(FILE),
-                action: format!("hand the {controller} controller down for {field}{why}"),
-                source: errno.into(),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// A new cpuset of v1 is empty, and no process can be in it until it has what its parent has.
-fn inherit_cpuset(parent: &Group, child: &Group) -> Result<()> {
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        if child.read(file)?.is_some_and(|set| set.trim().is_empty())
-            && let Some(set) = parent.read(file)?
-        {
-            let set = set.trim();
-            child
-                .write(file, set)
-                .map_err(|e| super::group::failed(&child.path.join(file), format!("write '{set}'"), e))?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
