@@ -1,7 +1,54 @@
 //! The OCI container executor as a library: *compile, then execute*.
+//!
+//! [`plan`](plan()) compiles a runtime spec into a [`Program`]: every decision is made and every string laid out, in safe code, without touching
+//! anything. [`LinuxExecutor`] clones a child that walks the program to its execve: it allocates nothing and takes no lock, so that it works in
+//! any program with any number of threads. Nothing of the host is re-executed, and nothing of the host process changes.
+//!
+//! # What it is not for
+//! Images, layers and registries: it takes a bundle. Anything but Linux.
+//!
+//! # Limitations
+//! A field that is not supported is an error that names it, never ignored: AppArmor, SELinux, createContainer and startContainer hooks, id-mapped
+//! mounts, time namespaces, seccomp listeners, Intel RDT, network devices, the systemd cgroup driver. The clone copies the host's page tables, so that
+//! its time grows with the host's memory. The exit status of a detached container whose maker is gone is told by kernels since 6.15, and is 255 elsewhere.
+//!
+//! # Example
+//! ```no_run
+//! use longshore_runtime::{ContainerId, CreateRequest, DeleteMode, Executor, Io, LinuxExecutor, ProcessId};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let executor = LinuxExecutor::open("/run/longshore")?;
+//! let id = ContainerId::new("demo")?;
+//! let spec = oci_spec::runtime::Spec::load("/bundle/config.json")?;
+//! executor.create(CreateRequest::new(id.clone(), "/bundle", spec, Io::inherit())).await?;
+//! executor.start(&id).await?;
+//! let exit = executor.wait(&id, &ProcessId::Init).await?;
+//! executor.delete(&id, DeleteMode::Stopped).await?;
+//! println!("it exited with {}", exit.code);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What a start will do, before it does it:
+//! ```
+//! use longshore_runtime::{HostFacts, PlanOptions, plan};
+//!
+//! let spec = serde_json::from_str(
+//!     r#"{ "ociVersion": "1.2.0", "root": { "path": "rootfs" },
+//!          "process": { "args": ["/bin/true"], "cwd": "/", "user": { "uid": 0, "gid": 0 } },
+//!          "linux": { "namespaces": [{ "type": "mount" }, { "type": "pid" }, { "type": "user" }],
+//!                     "uidMappings": [{ "containerID": 0, "hostID": 1000, "size": 1 }],
+//!                     "gidMappings": [{ "containerID": 0, "hostID": 1000, "size": 1 }] } }"#,
+//! )?;
+//! let program = plan(&spec, &HostFacts::gather()?, &PlanOptions::new("/bundle"))?;
+//! assert!(program.to_string().contains("pivot root"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![deny(unsafe_code)]
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod executor;
 mod host;

@@ -86,7 +86,10 @@ impl Builder<'_> {
                 .collect::<Result<Vec<_>>>()?;
             let source = self.hierarchy(field, "cgroup", &params, mounted)?;
             self.hierarchy_mount(field, source, attr, &destination.join(name))?;
-            for alias in words.split(',').filter(|w| words.contains(',') && !w.contains('=')) {
+            for alias in words
+                .split(',')
+                .filter(|w| words.contains(',') && !w.contains('=') && *w != name)
+            {
                 let parent = in_root(field, destination)?;
                 let target = cstring(field, name.as_encoded_bytes())?;
                 self.step(

@@ -12,6 +12,8 @@ pub(crate) mod op;
 mod options;
 pub(crate) mod paths;
 mod process;
+#[cfg(test)]
+mod tests;
 
 use longshore_linux::{Depth, MountAttr, Namespaces, Propagation};
 use oci_spec::runtime::{Process, Spec};

@@ -1,0 +1,189 @@
+//! Programs as a person reads them, and what is refused, without root.
+
+use oci_spec::runtime::Spec;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{Error, cgroup};
+
+fn facts(privilege: Privilege) -> HostFacts {
+    let mountinfo = b"31 1 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n";
+    HostFacts {
+        uid: if privilege == Privilege::Full { 0 } else { 1000 },
+        gid: if privilege == Privilege::Full { 0 } else { 1000 },
+        privilege,
+        kernel: (6, 12),
+        cgroups: cgroup::Host::parse(mountinfo, b"2:cpu,cpuacct:/\n", ""),
+        last_capability: 40,
+    }
+}
+
+fn spec() -> Value {
+    json!({
+        "ociVersion": "1.2.0",
+        "hostname": "box",
+        "root": { "path": "rootfs", "readonly": true },
+        "process": {
+            "args": ["sh", "-c", "true"], "cwd": "/work", "env": ["PATH=/bin:/usr/bin"],
+            "user": { "uid": 1000, "gid": 1000, "additionalGids": [5] },
+            "noNewPrivileges": true,
+            "oomScoreAdj": 100,
+            "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": 10, "hard": 20 }],
+            "capabilities": { "bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"] },
+        },
+        "mounts": [
+            { "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"] },
+            { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"] },
+            { "destination": "/data", "source": "/srv/data", "options": ["rbind", "rro", "nosuid"] },
+            { "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro", "nosuid"] },
+        ],
+        "linux": {
+            "namespaces": [{ "type": "pid" }, { "type": "mount" }, { "type": "uts" }, { "type": "network", "path": "/run/netns/a" }],
+            "sysctl": { "net.ipv4.ip_forward": "1" },
+            "maskedPaths": ["/proc/kcore"],
+            "readonlyPaths": ["/proc/sys"],
+        },
+    })
+}
+
+fn compile(spec: &Value, privilege: Privilege) -> crate::Result<Program> {
+    let spec: Spec = serde_json::from_value(spec.clone()).expect("a runtime spec");
+    plan(&spec, &facts(privilege), &PlanOptions::new("/bundle"))
+}
+
+#[test]
+fn a_program_reads_as_what_a_start_does() {
+    insta::assert_snapshot!(compile(&spec(), Privilege::Full).expect("it compiles"));
+}
+
+#[test]
+fn a_program_of_an_ordinary_user_maps_him_to_root() {
+    let mut spec = spec();
+    spec["process"]["user"] = json!({ "uid": 0, "gid": 0 });
+    spec["linux"]["namespaces"] =
+        json!([{ "type": "user" }, { "type": "pid" }, { "type": "mount" }, { "type": "uts" }, { "type": "network" }]);
+    insta::assert_snapshot!(compile(&spec, Privilege::None).expect("it compiles"));
+}
+
+#[test]
+fn a_user_namespace_made_by_root_gets_its_mounts_from_the_host() {
+    let mut spec = spec();
+    spec["linux"]["namespaces"] = json!([{ "type": "user" }, { "type": "pid" }, { "type": "mount" }, { "type": "uts" }, { "type": "network", "path": "/run/netns/a" }]);
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+    spec["linux"]["uidMappings"] = map.clone();
+    spec["linux"]["gidMappings"] = map;
+    insta::assert_snapshot!(compile(&spec, Privilege::Full).expect("it compiles"));
+}
+
+type Change = fn(&mut Value);
+
+#[test]
+fn what_is_wrong_or_not_supported_is_named_by_its_field() {
+    let cases: [(Change, &str); 30] = [
+        (|s| s["ociVersion"] = json!("2.0"), "ociVersion"),
+        (|s| s["windows"] = json!({ "layerFolders": [] }), "windows"),
+        (|s| s["process"]["args"] = json!([]), "process.args"),
+        (|s| s["process"]["env"] = json!(["=x"]), "process.env[0]"),
+        (|s| s["process"]["args"] = json!(["a", "b\0"]), "process.args[1]"),
+        (|s| s["process"]["cwd"] = json!("work"), "process.cwd"),
+        (|s| s["process"]["oomScoreAdj"] = json!(1001), "process.oomScoreAdj"),
+        (|s| s["process"]["rlimits"][0]["soft"] = json!(21), "process.rlimits[0]"),
+        (
+            |s| s["process"]["apparmorProfile"] = json!("x"),
+            "process.apparmorProfile",
+        ),
+        (|s| s["process"]["selinuxLabel"] = json!("x"), "process.selinuxLabel"),
+        (
+            |s| s["process"]["ioPriority"] = json!({ "class": "IOPRIO_CLASS_BE", "priority": 1 }),
+            "process.ioPriority",
+        ),
+        (
+            |s| s["process"]["scheduler"] = json!({ "policy": "SCHED_OTHER" }),
+            "process.scheduler",
+        ),
+        (
+            |s| s["process"]["capabilities"]["effective"] = json!(["CAP_CHOWN"]),
+            "process.capabilities.effective",
+        ),
+        (|s| s["mounts"][1]["type"] = json!(""), "mounts[1].type"),
+        (|s| s["mounts"][2]["destination"] = json!("/"), "mounts[2].destination"),
+        (
+            |s| s["mounts"][2]["destination"] = json!("/proc/self/attr"),
+            "mounts[2].destination",
+        ),
+        (
+            |s| s["mounts"][2]["destination"] = json!("/x/../proc/sys"),
+            "mounts[2].destination",
+        ),
+        (
+            |s| s["mounts"][2]["options"] = json!(["bind", "idmap"]),
+            "mounts[2].options",
+        ),
+        (
+            |s| s["mounts"][2]["options"] = json!(["bind", "size=1"]),
+            "mounts[2].options",
+        ),
+        (
+            |s| s["linux"]["namespaces"] = json!([{ "type": "pid" }]),
+            "linux.namespaces",
+        ),
+        (
+            |s| s["linux"]["namespaces"] = json!([{ "type": "mount" }, { "type": "mount" }]),
+            "linux.namespaces[1]",
+        ),
+        (|s| s["linux"]["namespaces"] = json!([{ "type": "mount" }]), "hostname"),
+        (
+            |s| s["linux"]["uidMappings"] = json!([{ "containerID": 0, "hostID": 1, "size": 1 }]),
+            "linux.uidMappings",
+        ),
+        (
+            |s| s["linux"]["sysctl"] = json!({ "kernel.panic": "1" }),
+            "linux.sysctl.kernel.panic",
+        ),
+        (
+            |s| s["linux"]["sysctl"] = json!({ "net..x": "1" }),
+            "linux.sysctl.net..x",
+        ),
+        (
+            |s| s["linux"]["rootfsPropagation"] = json!("sideways"),
+            "linux.rootfsPropagation",
+        ),
+        (|s| s["linux"]["intelRdt"] = json!({}), "linux.intelRdt"),
+        (
+            |s| s["linux"]["personality"] = json!({ "domain": "LINUX32" }),
+            "linux.personality",
+        ),
+        (|s| s["linux"]["mountLabel"] = json!("x"), "linux.mountLabel"),
+        (
+            |s| s["hooks"] = json!({ "startContainer": [{ "path": "/x" }] }),
+            "hooks.startContainer",
+        ),
+    ];
+    for (change, expected) in cases {
+        let mut spec = spec();
+        change(&mut spec);
+        match compile(&spec, Privilege::Full) {
+            Err(Error::InvalidSpec { field, .. } | Error::Unsupported { field, .. }) => assert_eq!(field, expected),
+            other => panic!("{expected}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_overlay_of_many_layers_names_them_one_by_one_where_the_kernel_can() {
+    let layers: Vec<_> = (0..200).map(|i| format!("/layers/with-a-long-name/{i}")).collect();
+    let mount = longshore_linux::Mount {
+        fs_type: "overlay".into(),
+        source: "overlay".into(),
+        ..Default::default()
+    };
+    let mut options = PlanOptions::new("/bundle");
+    options.rootfs = vec![mount.option(format!("lowerdir={}", layers.join(":")))];
+    let spec: Spec = serde_json::from_value(spec()).expect("a runtime spec");
+    let mut facts = facts(Privilege::Full);
+    let program = plan(&spec, &facts, &options).expect("it compiles").to_string();
+    assert_eq!(program.matches("lowerdir+=").count(), 200);
+    facts.kernel = (5, 15);
+    let error = plan(&spec, &facts, &options).expect_err("a page can't hold them");
+    assert!(error.to_string().starts_with("rootfs[0].options"), "{error}");
+}
