@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 /// What every fallible call of this crate returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -123,6 +125,40 @@ pub enum Error {
         /// The store's error.
         source: longshore_content::Error,
     },
+    /// The caller's [`Keeper`](crate::Keeper) could not protect what a pull needs from garbage collection.
+    #[error("protecting {what} from garbage collection")]
+    Keep {
+        /// What was to be protected.
+        what: String,
+        /// The keeper's error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An OCI image layout on disk could not be read or written.
+    #[error("{action} {path} of an OCI image layout")]
+    Layout {
+        /// What was being done ("reading", "creating").
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// Not a platform.
+    #[error("'{platform}' is not a platform: {reason}; a platform looks like linux/amd64 or linux/arm64/v8")]
+    InvalidPlatform {
+        /// What was given.
+        platform: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The client could not be built from the settings that were given.
+    #[error("setting up the registry client: {what}")]
+    Setup {
+        /// Which setting.
+        what: &'static str,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A credential source failed.
     #[error("credentials for {registry}: {reason}")]
     Credentials {
@@ -172,7 +208,10 @@ impl Error {
             Self::Content { source, .. } if source.kind() == longshore_content::ErrorKind::Verification => {
                 ErrorKind::Verification
             }
-            Self::Content { .. } => ErrorKind::Content,
+            Self::Content { .. } | Self::Keep { .. } => ErrorKind::Content,
+            Self::Layout { source, .. } if source.kind() == std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+            Self::Layout { .. } => ErrorKind::Unavailable,
+            Self::InvalidPlatform { .. } | Self::Setup { .. } => ErrorKind::Invalid,
         }
     }
 }

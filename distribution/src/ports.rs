@@ -118,6 +118,16 @@ pub enum Credential {
     IdentityToken(String),
 }
 
+impl Credential {
+    /// User and password.
+    pub fn basic(username: impl Into<String>, password: impl Into<String>) -> Self {
+        Self::Basic {
+            username: username.into(),
+            password: password.into(),
+        }
+    }
+}
+
 impl Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -134,7 +144,8 @@ impl Debug for Credential {
 /// **Port**: where credentials come from.
 ///
 /// # Contract
-/// Asked once for each host when it first demands them, and again after a refusal. Never sent to a host other than the one asked for.
+/// Asked once for each host when it first demands them, and again after a refusal. Never sent to a host other than the one asked
+/// for and, over https, the token server that it names.
 #[async_trait]
 pub trait Credentials: Debug + Send + Sync + 'static {
     /// The credential for a registry's host (with port if it has one).

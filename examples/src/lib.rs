@@ -2,3 +2,4 @@
 #![forbid(unsafe_code)]
 
 pub mod host_image;
+pub mod quickstart;

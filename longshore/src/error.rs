@@ -129,7 +129,7 @@ impl Error {
             Self::Content { source, .. } => of_content(source.kind()),
             Self::Snapshot { source, .. } => of_snapshot(source.kind()),
             Self::Metadata { source, .. } => of_metadata(source.kind()),
-            Self::Bundle { source, .. } => of_bundle(source),
+            Self::Bundle { source, .. } => of_bundle(source.kind()),
             Self::Runtime { source, .. } => of_runtime(source.kind()),
             Self::NoSuchImage(_) | Self::NoSuchContainer(_) => ErrorKind::NotFound,
             Self::ContainerExists(_) => ErrorKind::AlreadyExists,
@@ -219,4 +219,42 @@ fn of_runtime(kind: longshore_runtime::ErrorKind) -> ErrorKind {
         K::PermissionDenied => ErrorKind::PermissionDenied,
         _ => ErrorKind::Io,
     }
+}
+
+fn of_bundle(kind: longshore_bundle::ErrorKind) -> ErrorKind {
+    use longshore_bundle::ErrorKind as K;
+    match kind {
+        K::NotFound => ErrorKind::NotFound,
+        K::Invalid => ErrorKind::Invalid,
+        K::Unsupported => ErrorKind::Unsupported,
+        K::Verification => ErrorKind::Verification,
+        K::Cancelled => ErrorKind::Unavailable,
+        K::StorageFull => ErrorKind::StorageFull,
+        K::PermissionDenied => ErrorKind::PermissionDenied,
+        _ => ErrorKind::Io,
+    }
+}
+
+/// Says what was being done when a part failed.
+pub(crate) trait At<T> {
+    fn at(self, doing: impl Into<String>) -> Result<T>;
+}
+
+macro_rules! at {
+    ($($variant:ident of $part:ident),*) => {$(
+        impl<T> At<T> for Result<T, $part::Error> {
+            fn at(self, doing: impl Into<String>) -> Result<T> {
+                self.map_err(|source| Error::$variant { doing: doing.into(), source })
+            }
+        }
+    )*};
+}
+
+at! {
+    Distribution of longshore_distribution,
+    Content of longshore_content,
+    Snapshot of longshore_snapshot,
+    Metadata of longshore_metadata,
+    Bundle of longshore_bundle,
+    Runtime of longshore_runtime
 }

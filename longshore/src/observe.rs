@@ -51,7 +51,10 @@ impl ContentStore for ObservedContent {
 
     async fn ingest(&self, request: IngestRequest) -> longshore_content::Result<Box<dyn Ingest>> {
         let inner = self.inner.ingest(request).await?;
-        Ok(Box::new(ObservedIngest { inner, emitter: self.emitter.clone() }))
+        Ok(Box::new(ObservedIngest {
+            inner,
+            emitter: self.emitter.clone(),
+        }))
     }
 
     async fn status(&self, reference: &str) -> longshore_content::Result<IngestStatus> {
@@ -72,7 +75,9 @@ impl ContentStore for ObservedContent {
 
     async fn remove(&self, digest: &Digest) -> longshore_content::Result<()> {
         self.inner.remove(digest).await?;
-        self.emitter.emit(EventKind::ContentDelete { digest: digest.to_string() });
+        self.emitter.emit(EventKind::ContentDelete {
+            digest: digest.to_string(),
+        });
         Ok(())
     }
 }
@@ -100,7 +105,10 @@ impl Ingest for ObservedIngest {
 
     async fn commit(self: Box<Self>, expected: Expected) -> longshore_content::Result<Info> {
         let info = self.inner.commit(expected).await?;
-        self.emitter.emit(EventKind::ContentCreate { digest: info.digest.to_string(), size: info.size });
+        self.emitter.emit(EventKind::ContentCreate {
+            digest: info.digest.to_string(),
+            size: info.size,
+        });
         Ok(info)
     }
 }

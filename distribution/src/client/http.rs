@@ -1,0 +1,442 @@
+//! One request and its answer: retries, time-outs, redirects. Knows nothing of registries.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
+use http::header::{CONTENT_LENGTH, LOCATION};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use longshore_content::Blob;
+use reqwest::Response;
+use url::Url;
+
+use super::host::{PlainHttp, is_loopback};
+use super::retry::{RetryPolicy, is_worth_retrying, retry_after};
+use crate::manifest::Bounded;
+use crate::{Error, Result};
+
+/// How many redirects one request follows.
+const MAX_REDIRECTS: u32 = 5;
+/// How much of an error's body is read.
+const MAX_FAILURE: usize = 16 << 10;
+/// How much of it is shown.
+const MAX_REASON: usize = 400;
+/// How much of a blob is read at once to be sent.
+const UPLOAD_CHUNK: usize = 256 << 10;
+
+/// A request that can be sent again.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) payload: Payload,
+}
+
+/// What a request carries.
+#[derive(Clone, Debug)]
+pub(crate) enum Payload {
+    Empty,
+    Bytes(Bytes),
+    Blob { blob: Arc<dyn Blob>, size: u64 },
+}
+
+impl Call {
+    pub(crate) fn new(method: Method, url: Url) -> Self {
+        Self {
+            method,
+            url,
+            headers: HeaderMap::new(),
+            payload: Payload::Empty,
+        }
+    }
+
+    /// The request for messages: without the query, which may hold signatures.
+    pub(crate) fn label(&self) -> String {
+        let mut url = self.url.clone();
+        url.set_query(None);
+        url.set_fragment(None);
+        format!("{} {url}", self.method)
+    }
+
+    pub(crate) fn transport(
+        &self,
+        registry: &str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
+        Error::Transport {
+            registry: registry.to_owned(),
+            request: self.label(),
+            source: source.into(),
+        }
+    }
+}
+
+/// The HTTP client with its rules.
+pub(crate) struct Http {
+    /// Goes through the proxy of the environment, if there is one.
+    pub(super) remote: reqwest::Client,
+    /// Never goes through a proxy: for this machine.
+    pub(super) local: reqwest::Client,
+    pub(super) plain: PlainHttp,
+    pub(super) retry: RetryPolicy,
+    /// How long the other side may be silent.
+    pub(super) idle: Duration,
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http")
+            .field("plain", &self.plain)
+            .field("retry", &self.retry)
+            .field("idle", &self.idle)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Http {
+    /// Whether this registry is spoken to by plain HTTP.
+    pub(crate) fn is_plain(&self, registry: &str) -> bool {
+        self.plain.covers(super::host::api_authority(registry))
+    }
+
+    /// Whether the host of this URL may be spoken to by plain HTTP.
+    pub(crate) fn may_be_plain(&self, url: &Url) -> bool {
+        self.plain.covers(&authority(url))
+    }
+
+    /// Sends a request until it is answered, and follows redirects of reads. `registry` is for messages.
+    ///
+    /// `authorization` is dropped when a redirect leaves scheme, host or port.
+    pub(crate) async fn send(
+        &self,
+        call: &Call,
+        registry: &str,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response> {
+        let mut call = call.clone();
+        let origin = call.url.origin();
+        for _ in 0..=MAX_REDIRECTS {
+            let authorization = authorization.filter(|_| call.url.origin() == origin);
+            let response = self.send_patiently(&call, registry, authorization).await?;
+            if !is_redirect(response.status()) || !matches!(call.method, Method::GET | Method::HEAD) {
+                return Ok(response);
+            }
+            let next = location(&call, registry, response.headers())?;
+            self.may_follow(&call, &next, registry)?;
+            if next.origin() != origin {
+                // A header that the caller set itself (a token server's login) must not leave either.
+                call.headers.remove(http::header::AUTHORIZATION);
+            }
+            call.url = next;
+        }
+        Err(protocol(registry, format!("more than {MAX_REDIRECTS} redirects")))
+    }
+
+    /// Whether an address that the registry gave may be used: encryption is never given up on its word.
+    pub(crate) fn may_follow(&self, from: &Call, to: &Url, registry: &str) -> Result<()> {
+        let fine = match (from.url.scheme(), to.scheme()) {
+            (_, "https") => true,
+            ("http", "http") => self.may_be_plain(to),
+            _ => false,
+        };
+        if fine && to.host_str().is_some() && to.username().is_empty() && to.password().is_none() {
+            return Ok(());
+        }
+        Err(protocol(
+            registry,
+            format!("it leads from {} to {}://{}", from.label(), to.scheme(), authority(to)),
+        ))
+    }
+
+    async fn send_patiently(
+        &self,
+        call: &Call,
+        registry: &str,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response> {
+        let mut attempt = 1;
+        loop {
+            let (failure, asked) = match self.send_once(call, authorization).await {
+                Ok(response) if is_worth_retrying(response.status()) => {
+                    let asked = retry_after(response.headers());
+                    (Ok(response), asked)
+                }
+                Ok(response) => return Ok(response),
+                Err(failure) if failure.is_permanent() => return Err(call.transport(registry, failure)),
+                Err(failure) => (Err(failure), None),
+            };
+            let Some(wait) = self.retry.wait(attempt, asked) else {
+                return failure.map_err(|failure| call.transport(registry, failure));
+            };
+            let status = failure.as_ref().map(|response| response.status().as_u16()).ok();
+            tracing::debug!(
+                request = call.label(),
+                attempt,
+                status,
+                ?wait,
+                "request failed, trying again"
+            );
+            drop(failure);
+            tokio::time::sleep(wait).await;
+            attempt += 1;
+        }
+    }
+
+    async fn send_once(&self, call: &Call, authorization: Option<&HeaderValue>) -> Result<Response, Failure> {
+        let client = if is_loopback(&authority(&call.url)) {
+            &self.local
+        } else {
+            &self.remote
+        };
+        let sent = Arc::new(AtomicU64::new(0));
+        let mut request = client
+            .request(call.method.clone(), call.url.clone())
+            .headers(call.headers.clone());
+        if let Some(authorization) = authorization {
+            request = request.header(http::header::AUTHORIZATION, authorization.clone());
+        }
+        request = match &call.payload {
+            Payload::Empty if call.method == Method::GET || call.method == Method::HEAD => request,
+            Payload::Empty => request.header(CONTENT_LENGTH, 0),
+            Payload::Bytes(bytes) => request.body(bytes.clone()),
+            Payload::Blob { blob, size } => request
+                .header(CONTENT_LENGTH, *size)
+                .body(reqwest::Body::wrap_stream(upload(blob.clone(), *size, sent.clone()))),
+        };
+        self.unless_idle(request.send(), &sent).await
+    }
+
+    /// Waits for an answer as long as something moves.
+    async fn unless_idle(
+        &self,
+        answer: impl Future<Output = Result<Response, reqwest::Error>>,
+        sent: &AtomicU64,
+    ) -> Result<Response, Failure> {
+        let mut answer = std::pin::pin!(answer);
+        let mut before = sent.load(Ordering::Relaxed);
+        loop {
+            match tokio::time::timeout(self.idle, &mut answer).await {
+                Ok(result) => return result.map_err(|error| Failure::Client(error.without_url())),
+                Err(_) => {
+                    let now = sent.load(Ordering::Relaxed);
+                    if now == before {
+                        return Err(Failure::Idle(self.idle));
+                    }
+                    before = now;
+                }
+            }
+        }
+    }
+
+    /// The body of an answer, chunk by chunk. It ends with an error when the connection is cut or silent.
+    pub(crate) fn body(&self, response: Response, call: &Call, registry: &str) -> BoxStream<'static, Result<Bytes>> {
+        let state = BodyState {
+            response,
+            idle: self.idle,
+            call: call.clone(),
+            registry: registry.to_owned(),
+        };
+        stream::try_unfold(state, |mut state| async move {
+            let chunk = match tokio::time::timeout(state.idle, state.response.chunk()).await {
+                Ok(Ok(chunk)) => chunk,
+                Ok(Err(error)) => return Err(state.call.transport(&state.registry, error.without_url())),
+                Err(_) => return Err(state.call.transport(&state.registry, Failure::Idle(state.idle))),
+            };
+            Ok(chunk.map(|chunk| (chunk, state)))
+        })
+        .boxed()
+    }
+}
+
+struct BodyState {
+    response: Response,
+    idle: Duration,
+    call: Call,
+    registry: String,
+}
+
+/// Why no answer came.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Client(reqwest::Error),
+    #[error("nothing came for {0:?}")]
+    Idle(Duration),
+}
+
+impl Failure {
+    /// Whether trying again can't help: the request itself is wrong, or the other side is not who it should be.
+    fn is_permanent(&self) -> bool {
+        let Self::Client(error) = self else { return false };
+        let mut cause = std::error::Error::source(error);
+        while let Some(inner) = cause {
+            // A TLS error comes wrapped in an io::Error, whose source() skips the error that it wraps.
+            let wrapped = inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+            if inner.is::<rustls::Error>() || wrapped.is_some_and(|wrapped| wrapped.is::<rustls::Error>()) {
+                return true;
+            }
+            cause = inner.source();
+        }
+        error.is_builder()
+    }
+}
+
+fn upload(blob: Arc<dyn Blob>, size: u64, sent: Arc<AtomicU64>) -> BoxStream<'static, io::Result<Bytes>> {
+    stream::try_unfold(0, move |offset| {
+        let (blob, sent) = (blob.clone(), sent.clone());
+        async move {
+            if offset >= size {
+                return Ok(None);
+            }
+            let wanted = usize::try_from(size - offset).unwrap_or(UPLOAD_CHUNK).min(UPLOAD_CHUNK);
+            let mut buffer = vec![0; wanted];
+            let n = blob.read_at(offset, &mut buffer).await.map_err(io::Error::other)?;
+            if n == 0 {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the blob is shorter than it says",
+                ));
+            }
+            buffer.truncate(n);
+            sent.fetch_add(n as u64, Ordering::Relaxed);
+            Ok(Some((Bytes::from(buffer), offset + n as u64)))
+        }
+    })
+    .boxed()
+}
+
+/// The address in `Location`, which may be relative.
+pub(crate) fn location(call: &Call, registry: &str, headers: &HeaderMap) -> Result<Url> {
+    headers
+        .get(LOCATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| call.url.join(value).ok())
+        .ok_or_else(|| {
+            protocol(
+                registry,
+                format!("the answer to {} has no Location that can be read", call.label()),
+            )
+        })
+}
+
+fn protocol(registry: &str, reason: String) -> Error {
+    Error::Protocol {
+        registry: registry.to_owned(),
+        what: "a redirect".into(),
+        reason,
+    }
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// `host` or `host:port` of a URL, as in a reference.
+fn authority(url: &Url) -> String {
+    match (url.host_str().unwrap_or_default(), url.port()) {
+        (host, Some(port)) => format!("{host}:{port}"),
+        (host, None) => host.to_owned(),
+    }
+}
+
+/// A whole body, up to a limit that does not depend on what length was announced.
+pub(crate) async fn read_bounded(
+    http: &Http,
+    response: Response,
+    call: &Call,
+    registry: &str,
+    limit: u64,
+    what: &str,
+) -> Result<Bytes> {
+    let mut body = http.body(response, call, registry);
+    let mut bytes = Bounded::new(limit);
+    while let Some(chunk) = body.next().await {
+        bytes.push(&chunk?, what)?;
+    }
+    Ok(bytes.into_bytes())
+}
+
+/// What a server says of a failure, made fit to be shown: the messages of the distribution specification's error
+/// body, or the beginning of whatever text it is.
+pub(crate) async fn failure_reason(http: &Http, mut response: Response) -> String {
+    let status = response.status();
+    let mut body = Vec::new();
+    while body.len() < MAX_FAILURE {
+        match tokio::time::timeout(http.idle, response.chunk()).await {
+            Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk[..chunk.len().min(MAX_FAILURE - body.len())]),
+            _ => break,
+        }
+    }
+    let said = spoken(&body);
+    if said.is_empty() {
+        return status
+            .canonical_reason()
+            .unwrap_or("it gave no reason")
+            .to_ascii_lowercase();
+    }
+    said
+}
+
+fn spoken(body: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Failures {
+        #[serde(default)]
+        errors: Vec<One>,
+        details: Option<String>,
+        message: Option<String>,
+    }
+    #[derive(serde::Deserialize)]
+    struct One {
+        code: Option<String>,
+        message: Option<String>,
+    }
+    let text = match serde_json::from_slice::<Failures>(body) {
+        Ok(Failures { errors, .. }) if !errors.is_empty() => {
+            let one = |one: One| match (one.code, one.message.filter(|message| !message.is_empty())) {
+                (Some(code), Some(message)) => format!("{message} ({code})"),
+                (code, message) => message.or(code).unwrap_or_default(),
+            };
+            errors.into_iter().map(one).collect::<Vec<_>>().join("; ")
+        }
+        Ok(Failures { details, message, .. }) => details.or(message).unwrap_or_default(),
+        // A page for a browser helps nobody here.
+        Err(_) if body.trim_ascii_start().starts_with(b"<") => String::new(),
+        Err(_) => String::from_utf8_lossy(body).into_owned(),
+    };
+    let clean: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MAX_REASON)
+        .collect();
+    clean.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons() {
+        let one = br#"{"errors":[{"code":"DENIED","message":"no\u001b[31m such right"},{"code":"X"}]}"#;
+        assert_eq!(spoken(one), "no [31m such right (DENIED); X");
+        assert_eq!(
+            spoken(br#"{"details":"incorrect username or password"}"#),
+            "incorrect username or password"
+        );
+        assert_eq!(spoken(b"<html>no</html>"), "");
+        assert_eq!(spoken(b"plain\n"), "plain");
+        assert_eq!(spoken(&[b'x'; 5000]).len(), MAX_REASON);
+        assert_eq!(spoken(&[0xff, 0xfe]), "\u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn labels_hide_queries() {
+        let call = Call::new(Method::GET, Url::parse("https://h/p?X-Signature=secret#f").unwrap());
+        assert_eq!(call.label(), "GET https://h/p");
+    }
+}

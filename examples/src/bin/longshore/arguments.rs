@@ -1,0 +1,284 @@
+//! The command line, as Docker's and podman's users know it.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Images and containers from the command line, without a daemon.
+#[derive(Debug, Parser)]
+#[command(
+    name = "longshore",
+    version,
+    after_help = "Examples:
+  longshore run --rm alpine echo hello           pull if needed, run, remove
+  longshore run -it --name box debian:12         a shell in a terminal
+  longshore run -d --name web -m 128m nginx      in the background, with a memory limit
+  longshore logs -f web                          its output, as it comes
+  longshore exec web cat /etc/hostname           another process in it
+  longshore stop web && longshore rm web         end it, remove it"
+)]
+pub(crate) struct Cli {
+    /// Where images and containers are kept [default: /var/lib/longshore, or ~/.local/share/longshore when not root]
+    #[arg(long, global = true, env = "LONGSHORE_ROOT", value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Fetch an image and unpack it
+    Pull(Pull),
+    /// List the images that are here
+    Images(Images),
+    /// Run a command in a new container
+    Run(Box<Run>),
+    /// List containers
+    Ps(Ps),
+    /// Run another command in a running container
+    Exec(Exec),
+    /// Print the output of a container that runs in the background
+    Logs(Logs),
+    /// Stop containers: a polite signal first, SIGKILL after the grace time
+    Stop(Stop),
+    /// Send a signal to containers
+    Kill(Kill),
+    /// Remove containers that have stopped
+    Rm(Rm),
+    /// Remove images by name, and what nothing else needs
+    Rmi(Rmi),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pull {
+    /// The image, e.g. `alpine`, `registry.example/team/app:1.0` or `oci:DIR[:TAG]`
+    pub(crate) image: String,
+    /// The platform to choose [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Images {
+    /// Names only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Run in the background and print the container's name
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Connect standard input
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Remove the container when it ends
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// The container's name [default: random]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Set an environment variable; without a value it is taken from here
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Bind a directory or file of this machine
+    #[arg(short, long, value_name = "SOURCE:TARGET[:ro]")]
+    pub(crate) volume: Vec<String>,
+    /// Working directory inside
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<PathBuf>,
+    /// User inside
+    #[arg(short, long, value_name = "NAME|UID[:GROUP|GID]")]
+    pub(crate) user: Option<String>,
+    /// Memory limit, e.g. 64m or 2g
+    #[arg(short, long, value_name = "SIZE")]
+    pub(crate) memory: Option<Size>,
+    /// How many processors' worth of time, e.g. 1.5
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) cpus: Option<f64>,
+    /// How many processes and threads
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) pids_limit: Option<u32>,
+    /// Make the root filesystem read-only
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Its network: nothing but a loopback, or this machine's
+    #[arg(long, value_enum, default_value_t = Network::None)]
+    pub(crate) network: Network,
+    /// Host name inside [default: the container's name]
+    #[arg(long)]
+    pub(crate) hostname: Option<String>,
+    /// Run this instead of the image's entrypoint
+    #[arg(long)]
+    pub(crate) entrypoint: Option<String>,
+    /// Add a capability, e.g. NET_ADMIN, or ALL
+    #[arg(long, value_name = "CAPABILITY")]
+    pub(crate) cap_add: Vec<String>,
+    /// Drop a capability, or ALL
+    #[arg(long, value_name = "CAPABILITY")]
+    pub(crate) cap_drop: Vec<String>,
+    /// The image; pulled when it is not here
+    pub(crate) image: String,
+    /// The command and its arguments, instead of the image's
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Network {
+    None,
+    Host,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ps {
+    /// Also those that have stopped
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Names only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// Connect standard input
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Set an environment variable
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// Working directory inside
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<PathBuf>,
+    /// User inside
+    #[arg(short, long, value_name = "NAME|UID[:GROUP|GID]")]
+    pub(crate) user: Option<String>,
+    /// The container
+    pub(crate) container: String,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// Go on as more comes, until the container ends
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// The time before each line
+    #[arg(short, long)]
+    pub(crate) timestamps: bool,
+    /// The container
+    pub(crate) container: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stop {
+    /// Seconds to wait before SIGKILL
+    #[arg(short, long, default_value_t = 10, value_name = "SECONDS")]
+    pub(crate) time: u64,
+    /// The containers
+    #[arg(required = true)]
+    pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Kill {
+    /// The signal, by name or number
+    #[arg(short, long, default_value = "KILL")]
+    pub(crate) signal: String,
+    /// The containers
+    #[arg(required = true)]
+    pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rm {
+    /// Kill those that still run
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// The containers
+    #[arg(required = true)]
+    pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rmi {
+    /// The images
+    #[arg(required = true)]
+    pub(crate) images: Vec<String>,
+}
+
+/// A number of bytes: `1048576`, `64m`, `2g`, `512k`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size(pub(crate) u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let lower = text.to_ascii_lowercase();
+        let lower = lower
+            .strip_suffix("ib")
+            .or_else(|| lower.strip_suffix('b'))
+            .unwrap_or(&lower);
+        let (digits, shift) = match lower.as_bytes().last() {
+            Some(b'k') => (&lower[..lower.len() - 1], 10),
+            Some(b'm') => (&lower[..lower.len() - 1], 20),
+            Some(b'g') => (&lower[..lower.len() - 1], 30),
+            _ => (lower, 0),
+        };
+        let number: u64 = digits
+            .parse()
+            .map_err(|_| format!("'{text}' is not a size; write 64m or 2g"))?;
+        number
+            .checked_mul(1 << shift)
+            .map(Self)
+            .ok_or_else(|| format!("'{text}' is too large"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_dockers() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("64m", 64 << 20),
+            ("2G", 2 << 30),
+            ("512k", 512 << 10),
+            ("1gb", 1 << 30),
+        ] {
+            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+        }
+        for text in ["", "m", "-1", "1.5g", "99999999999g"] {
+            assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn options_after_the_image_are_the_commands() {
+        let cli = Cli::try_parse_from(["longshore", "run", "-it", "--rm", "alpine", "ls", "-l", "--rm"]).unwrap();
+        let Command::Run(run) = cli.command else {
+            panic!("not a run")
+        };
+        assert_eq!((run.image.as_str(), run.command.len()), ("alpine", 3));
+    }
+}

@@ -1,0 +1,81 @@
+//! `pull`, `images`, `rmi`.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use longshore::distribution::parse_platform;
+use longshore::{Engine, Image};
+use longshore_examples::quickstart::Source;
+
+use crate::arguments::{Images, Pull, Rmi};
+use crate::open::Site;
+use crate::progress::Progress;
+
+pub(crate) async fn pull(site: &Site, pull: Pull) -> Result<u8> {
+    let image = fetch(site.engine().await?, &pull.image, pull.platform.as_deref()).await?;
+    println!("{}@{}", image.name(), image.target().digest());
+    Ok(0)
+}
+
+/// Pulls an image from a registry or a layout, drawing what happens.
+pub(crate) async fn fetch(engine: Engine, name: &str, platform: Option<&str>) -> Result<Image> {
+    let (engine, name) = match Source::of(name) {
+        Source::Registry(name) => (engine, name),
+        layout => {
+            let (engine, name, _) = layout.connect(engine).await?;
+            (engine, name)
+        }
+    };
+    let progress = Arc::new(Progress::new(&name));
+    let mut pull = engine.pull(&name).progress(progress.clone());
+    if let Some(platform) = platform {
+        pull = pull.platform(parse_platform(platform)?);
+    }
+    let outcome = pull.await;
+    progress.finish();
+    Ok(outcome?)
+}
+
+pub(crate) async fn list(site: &Site, list: Images) -> Result<u8> {
+    let images = site.engine().await?.images().await?;
+    if list.quiet {
+        images.iter().for_each(|image| println!("{}", image.name()));
+        return Ok(0);
+    }
+    println!("{:<55} {:<20} {:>10}", "NAME", "DIGEST", "SIZE");
+    for image in images {
+        let digest = image.target().digest().to_string();
+        println!(
+            "{:<55} {:<20} {:>10}",
+            image.name(),
+            &digest[..19.min(digest.len())],
+            human(image.size())
+        );
+    }
+    Ok(0)
+}
+
+pub(crate) async fn remove(site: &Site, remove: Rmi) -> Result<u8> {
+    let engine = site.engine().await?;
+    for image in &remove.images {
+        engine.remove_image(image).await?;
+        println!("{image}");
+    }
+    Ok(0)
+}
+
+/// Bytes for people.
+pub(crate) fn human(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if value < 1000.0 {
+            return if unit == "B" {
+                format!("{bytes} B")
+            } else {
+                format!("{value:.1} {unit}")
+            };
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1} TB")
+}

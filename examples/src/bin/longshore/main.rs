@@ -1,0 +1,61 @@
+//! Images and containers from the command line, composed in process: no daemon.
+//!
+//! One process at a time may hold an engine's root, so every command opens it as late and closes it as early as it can; a running container is
+//! watched through the executor alone, which any number of processes may use.
+
+mod arguments;
+mod containers;
+mod exec;
+mod images;
+mod logs;
+mod open;
+mod progress;
+mod run;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("longshore: no async runtime: {error}");
+            return ExitCode::from(125);
+        }
+    };
+    let outcome = runtime.block_on(dispatch(cli));
+    // A thread that reads the terminal may wait for a key for ever.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("longshore: {error:#}");
+            ExitCode::from(125)
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
+    let site = open::Site::new(cli.root)?;
+    match cli.command {
+        Command::Pull(pull) => images::pull(&site, pull).await,
+        Command::Images(list) => images::list(&site, list).await,
+        Command::Rmi(remove) => images::remove(&site, remove).await,
+        Command::Run(run) => run::run(&site, *run).await,
+        Command::Ps(list) => containers::list(&site, list).await,
+        Command::Exec(exec) => exec::exec(&site, exec).await,
+        Command::Logs(logs) => logs::print(&site, logs).await,
+        Command::Stop(stop) => containers::stop(&site, stop).await,
+        Command::Kill(kill) => containers::kill(&site, kill).await,
+        Command::Rm(remove) => containers::remove(&site, remove).await,
+    }
+}

@@ -1,0 +1,63 @@
+//! Where this program's images and containers are, and opening the engine there.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use longshore::runtime::{ContainerId, Executor, LinuxExecutor};
+use longshore::{Engine, ErrorKind};
+
+/// How long a command waits for another one that holds the engine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The root directory of this program.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) root: PathBuf,
+}
+
+impl Site {
+    pub(crate) fn new(root: Option<PathBuf>) -> Result<Self> {
+        let root = match root {
+            Some(root) => root,
+            None if rustix::process::geteuid().is_root() => "/var/lib/longshore".into(),
+            None => {
+                let home = std::env::home_dir().context("no home directory; give --root")?;
+                let data = std::env::var_os("XDG_DATA_HOME").map_or_else(|| home.join(".local/share"), PathBuf::from);
+                data.join("longshore")
+            }
+        };
+        Ok(Self { root })
+    }
+
+    /// The engine. Another command that holds it is waited for.
+    pub(crate) async fn engine(&self) -> Result<Engine> {
+        let begun = Instant::now();
+        loop {
+            match Engine::open(&self.root).await {
+                Err(error) if error.kind() == ErrorKind::Locked && begun.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                outcome => return outcome.with_context(|| format!("opening {}", self.root.display())),
+            }
+        }
+    }
+
+    /// The executor alone, which many processes may use at once.
+    pub(crate) fn executor(&self) -> Result<Arc<dyn Executor>> {
+        Ok(Arc::new(LinuxExecutor::open(self.root.join("state"))?))
+    }
+
+    /// The log of a container that runs in the background.
+    pub(crate) fn log(&self, id: &ContainerId) -> PathBuf {
+        self.root.join("logs").join(format!("{id}.log"))
+    }
+}
+
+/// An id that nobody has yet, as Docker shows them: twelve hexadecimal digits.
+pub(crate) fn random_id() -> Result<String> {
+    let mut bytes = [0u8; 6];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).context("no random numbers")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

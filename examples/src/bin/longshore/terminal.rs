@@ -1,0 +1,109 @@
+//! This program's own terminal, connected to a container's.
+
+use std::fs::File;
+use std::io::{IsTerminal, Read, Write};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result};
+use longshore::runtime::{ContainerId, Executor, KillScope, Terminal};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use tokio::signal::unix::{SignalKind, signal};
+
+pub(crate) fn is_terminal() -> bool {
+    std::io::stdin().is_terminal()
+}
+
+/// The screen and keyboard of this program while they are a container's. Dropping it gives them back.
+#[derive(Debug)]
+pub(crate) struct Screen {
+    before: Termios,
+    shown: Option<JoinHandle<()>>,
+    resizing: tokio::task::JoinHandle<()>,
+}
+
+impl Screen {
+    pub(crate) fn connect(master: File) -> Result<Self> {
+        let stdin = std::io::stdin();
+        let before = tcgetattr(&stdin).context("looking at the terminal")?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        resize(&master)?;
+        let (typed, resized) = (master.try_clone()?, master.try_clone()?);
+        let mut changes = signal(SignalKind::window_change())?;
+        let resizing = tokio::spawn(async move {
+            while changes.recv().await.is_some() {
+                // A size that can't be told leaves the old one.
+                let _ = resize(&resized);
+            }
+        });
+        std::thread::Builder::new()
+            .name("keyboard".into())
+            .spawn(move || copy(std::io::stdin(), typed))?;
+        let shown = std::thread::Builder::new()
+            .name("screen".into())
+            .spawn(move || copy(master, std::io::stdout()))?;
+        tcsetattr(&stdin, OptionalActions::Now, &raw).context("setting the terminal to raw mode")?;
+        Ok(Self {
+            before,
+            shown: Some(shown),
+            resizing,
+        })
+    }
+
+    /// Shows what is left and gives the terminal back.
+    pub(crate) fn finish(mut self) {
+        if let Some(shown) = self.shown.take() {
+            // A thread that panicked has said so.
+            let _ = shown.join();
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.resizing.abort();
+        // There is nobody to tell when even this fails.
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+fn resize(master: &File) -> Result<()> {
+    let size = tcgetwinsize(std::io::stdin()).context("asking for the terminal's size")?;
+    Ok(Terminal::resize(master, size.ws_row, size.ws_col)?)
+}
+
+/// Copies each piece as it comes, until one side ends.
+fn copy(mut from: impl Read, mut to: impl Write) {
+    let mut buffer = [0u8; 4096];
+    while let Ok(count) = from.read(&mut buffer) {
+        if count == 0 || to.write_all(&buffer[..count]).and_then(|()| to.flush()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Hands the signals that ask this program to end on to the container.
+pub(crate) fn forward_signals(executor: Arc<dyn Executor>, id: ContainerId) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let kinds = [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+            SignalKind::quit(),
+        ];
+        let Ok(mut signals) = kinds
+            .iter()
+            .map(|kind| signal(*kind))
+            .collect::<std::io::Result<Vec<_>>>()
+        else {
+            return;
+        };
+        loop {
+            let waiting = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
+            let (_, index, _) = futures::future::select_all(waiting).await;
+            // A container that has just ended needs no signal.
+            let _ = executor.kill(&id, kinds[index].as_raw_value(), KillScope::Init).await;
+        }
+    })
+}

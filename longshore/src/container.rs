@@ -1,0 +1,340 @@
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use longshore_events::EventKind;
+use longshore_linux::Mount;
+use longshore_metadata::{Batch, Key, Record, Value};
+use longshore_runtime::{ContainerId, DeleteMode, ExecRequest, ExitStatus, KillScope, ProcessId, State, Stats, Status};
+use tokio::sync::watch;
+
+use crate::error::At;
+use crate::{Engine, Error, Result};
+
+const SIGKILL: i32 = 9;
+
+/// A container of an [`Engine`]. A handle: dropping it changes nothing, cloning it is cheap.
+#[derive(Clone, Debug)]
+pub struct Container {
+    engine: Engine,
+    id: ContainerId,
+    watch: Arc<Mutex<Option<watch::Receiver<Option<ExitStatus>>>>>,
+}
+
+impl Container {
+    pub(crate) fn new(engine: Engine, id: ContainerId) -> Self {
+        Self {
+            engine,
+            id,
+            watch: Arc::default(),
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        self.id.as_str()
+    }
+
+    /// What the engine remembers of it.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) when it does not exist.
+    pub async fn record(&self) -> Result<longshore_metadata::Container> {
+        let key = Key::container(&self.engine.namespace, self.id.as_str());
+        match self
+            .engine
+            .metadata
+            .get(&key)
+            .await
+            .at(format!("looking up container '{}'", self.id))?
+        {
+            Some(Record {
+                value: Value::Container(container),
+                ..
+            }) => Ok(*container),
+            _ => Err(Error::NoSuchContainer(self.id.to_string())),
+        }
+    }
+
+    /// What its root filesystem is made of.
+    pub(crate) async fn mounts(&self) -> Result<Vec<Mount>> {
+        let snapshot = self.engine.snapshot_key(&self.id);
+        let doing = format!("looking at the root filesystem of container '{}'", self.id);
+        self.engine.snapshotter.mounts(&snapshot).await.at(doing)
+    }
+
+    pub(crate) fn bundle_directory(&self) -> PathBuf {
+        self.engine.bundle_directory(&self.id)
+    }
+
+    /// Starts it, waits for its end and deletes it. Deletes it also when the start fails.
+    ///
+    /// # Errors
+    /// [`Start`](crate::ErrorKind::Start) when its program can't be executed.
+    pub async fn run(self) -> Result<ExitStatus> {
+        if let Err(error) = self.start().await {
+            // The start's error is the one to tell; the next open of the engine cleans up what this can't.
+            let _ = self.delete(DeleteMode::Force).await;
+            return Err(error);
+        }
+        let status = self.wait().await?;
+        self.delete(DeleteMode::Stopped).await?;
+        Ok(status)
+    }
+
+    /// Runs its program.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) unless it was just created; [`Start`](crate::ErrorKind::Start) when its program can't be executed.
+    pub async fn start(&self) -> Result<()> {
+        let state = self.state().await?;
+        self.engine
+            .executor
+            .start(&self.id)
+            .await
+            .at(format!("starting container '{}'", self.id))?;
+        let pid = state.pid.unwrap_or_default();
+        self.engine.emitter().emit(EventKind::TaskStart {
+            container_id: self.id.to_string(),
+            pid,
+        });
+        self.watch_exit(pid);
+        Ok(())
+    }
+
+    /// Waits for the end of its program. All of its output has reached its [`Io`](crate::Io) by then. Any number of callers may wait.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) when it does not exist.
+    pub async fn wait(&self) -> Result<ExitStatus> {
+        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(mut watch) = watch
+            && let Ok(status) = watch.wait_for(Option::is_some).await.map(|status| *status)
+            && let Some(status) = status
+        {
+            return Ok(status);
+        }
+        self.engine
+            .executor
+            .wait(&self.id, &ProcessId::Init)
+            .await
+            .at(format!("waiting for container '{}'", self.id))
+    }
+
+    /// Tells the world when the program ends, whoever else waits for it.
+    fn watch_exit(&self, pid: u32) {
+        let (sender, receiver) = watch::channel(None);
+        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(receiver);
+        let (executor, emitter, id) = (self.engine.executor.clone(), self.engine.emitter(), self.id.clone());
+        tokio::spawn(async move {
+            // When the wait fails the sender is dropped, and `wait` asks for the error itself.
+            let Ok(status) = executor.wait(&id, &ProcessId::Init).await else {
+                return;
+            };
+            emitter.emit(EventKind::TaskExit {
+                container_id: id.to_string(),
+                id: id.to_string(),
+                pid,
+                exit_status: status.code,
+                exited_at: status.at,
+            });
+            // Nobody may be listening any more, which is fine.
+            let _ = sender.send(Some(status));
+        });
+    }
+
+    /// Runs another process in it and returns its pid; [`wait_exec`](Self::wait_exec) waits for its end.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) unless it runs.
+    pub async fn exec(&self, request: ExecRequest) -> Result<u32> {
+        let exec_id = request.exec_id.clone();
+        let emitter = self.engine.emitter();
+        emitter.emit(EventKind::TaskExecAdded {
+            container_id: self.id.to_string(),
+            exec_id: exec_id.clone(),
+        });
+        let doing = format!("running another process in container '{}'", self.id);
+        let pid = self.engine.executor.exec(&self.id, request).await.at(doing)?;
+        emitter.emit(EventKind::TaskExecStarted {
+            container_id: self.id.to_string(),
+            exec_id,
+            pid,
+        });
+        Ok(pid)
+    }
+
+    /// Waits for the end of a process that [`exec`](Self::exec) made.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) when there is no such process.
+    pub async fn wait_exec(&self, exec_id: &str) -> Result<ExitStatus> {
+        let process = ProcessId::Exec(exec_id.to_owned());
+        let doing = format!("waiting for process '{exec_id}' of container '{}'", self.id);
+        let status = self.engine.executor.wait(&self.id, &process).await.at(doing)?;
+        self.engine.emitter().emit(EventKind::TaskExit {
+            container_id: self.id.to_string(),
+            id: exec_id.to_owned(),
+            pid: 0,
+            exit_status: status.code,
+            exited_at: status.at,
+        });
+        Ok(status)
+    }
+
+    /// Sends a signal, by number, to its init process.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) when it has stopped.
+    pub async fn kill(&self, signal: i32) -> Result<()> {
+        self.signal(signal, KillScope::Init).await
+    }
+
+    async fn signal(&self, signal: i32, scope: KillScope) -> Result<()> {
+        let doing = format!("sending signal {signal} to container '{}'", self.id);
+        self.engine.executor.kill(&self.id, signal, scope).await.at(doing)
+    }
+
+    /// Stops it: `signal` first, SIGKILL to all its processes after `grace`. Returns how it ended.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) when it does not exist. That it has stopped already is no error.
+    pub async fn stop(&self, signal: i32, grace: Duration) -> Result<ExitStatus> {
+        if self.state().await?.status == Status::Stopped {
+            return self.wait().await;
+        }
+        match self.kill(signal).await {
+            // It ended in between.
+            Err(error) if error.kind() == crate::ErrorKind::FailedPrecondition => return self.wait().await,
+            outcome => outcome?,
+        }
+        if let Ok(status) = tokio::time::timeout(grace, self.wait()).await {
+            return status;
+        }
+        match self.signal(SIGKILL, KillScope::All).await {
+            Err(error) if error.kind() != crate::ErrorKind::FailedPrecondition => Err(error),
+            _ => self.wait().await,
+        }
+    }
+
+    /// Freezes its processes.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) unless it runs.
+    pub async fn pause(&self) -> Result<()> {
+        self.engine
+            .executor
+            .pause(&self.id)
+            .await
+            .at(format!("pausing container '{}'", self.id))?;
+        self.engine.emitter().emit(EventKind::TaskPaused {
+            container_id: self.id.to_string(),
+        });
+        Ok(())
+    }
+
+    /// Thaws them.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) unless it is paused.
+    pub async fn resume(&self) -> Result<()> {
+        self.engine
+            .executor
+            .resume(&self.id)
+            .await
+            .at(format!("resuming container '{}'", self.id))?;
+        self.engine.emitter().emit(EventKind::TaskResumed {
+            container_id: self.id.to_string(),
+        });
+        Ok(())
+    }
+
+    /// What is known of it now.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) when it does not exist.
+    pub async fn state(&self) -> Result<State> {
+        self.engine
+            .executor
+            .state(&self.id)
+            .await
+            .at(format!("looking at container '{}'", self.id))
+    }
+
+    /// What it uses.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) when it has stopped.
+    pub async fn stats(&self) -> Result<Stats> {
+        self.engine
+            .executor
+            .stats(&self.id)
+            .await
+            .at(format!("reading the figures of container '{}'", self.id))
+    }
+
+    /// Its processes, in the host's PID namespace.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) when it does not exist.
+    pub async fn processes(&self) -> Result<Vec<u32>> {
+        self.engine
+            .executor
+            .processes(&self.id)
+            .await
+            .at(format!("listing the processes of container '{}'", self.id))
+    }
+
+    /// Removes it: its cgroup, its writable snapshot, its bundle and its record. What of it is gone already is no error, so that a
+    /// deletion that was interrupted can be repeated.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) when it has not stopped and `mode` does not force it.
+    pub async fn delete(&self, mode: DeleteMode) -> Result<()> {
+        let emitter = self.engine.emitter();
+        let doing = || format!("deleting container '{}'", self.id);
+        let before = self.engine.executor.state(&self.id).await.ok();
+        match self.engine.executor.delete(&self.id, mode).await {
+            Err(error) if error.kind() != longshore_runtime::ErrorKind::NotFound => return Err(error).at(doing()),
+            Err(_) => {}
+            Ok(()) => {
+                let exit = before.as_ref().and_then(|state| state.exit);
+                emitter.emit(EventKind::TaskDelete {
+                    container_id: self.id.to_string(),
+                    pid: before.as_ref().and_then(|state| state.pid).unwrap_or_default(),
+                    exit_status: exit.map_or(0, |exit| exit.code),
+                    exited_at: exit.map_or_else(std::time::SystemTime::now, |exit| exit.at),
+                });
+            }
+        }
+        self.remove_bundle()?;
+        let snapshot = self.engine.snapshot_key(&self.id);
+        match self.engine.snapshotter().remove(&snapshot).await {
+            Err(error) if error.kind() != longshore_snapshot::ErrorKind::NotFound => return Err(error).at(doing()),
+            _ => {}
+        }
+        let batch = Batch::new().delete(Key::container(&self.engine.namespace, self.id.as_str()));
+        match self.engine.metadata.apply(batch).await {
+            Err(error) if error.kind() != longshore_metadata::ErrorKind::NotFound => Err(error).at(doing()),
+            Err(_) => Ok(()),
+            Ok(_) => {
+                emitter.emit(EventKind::ContainerDelete {
+                    id: self.id.to_string(),
+                });
+                Ok(())
+            }
+        }
+    }
+
+    fn remove_bundle(&self) -> Result<()> {
+        let path = self.bundle_directory();
+        match std::fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::Io {
+                doing: "removing the bundle",
+                path,
+                source,
+            }),
+            _ => Ok(()),
+        }
+    }
+}

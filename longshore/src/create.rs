@@ -1,0 +1,241 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use longshore_bundle::{Bundle, MountsView, SpecBuilder, available_capabilities};
+use longshore_events::EventKind;
+use longshore_linux::Mount;
+use longshore_metadata::{Batch, Key, Value};
+use longshore_runtime::{ContainerId, CreateRequest, DeleteMode, Io, Lifetime};
+use longshore_snapshot::Labels;
+use oci_spec::runtime::Spec;
+
+use crate::error::At;
+use crate::{Container, Engine, Error, Image, Result};
+
+/// A change that the caller makes to the spec's builder.
+type Change = Box<dyn FnOnce(SpecBuilder) -> SpecBuilder + Send>;
+
+/// Describes a container; [`create`](Self::create) makes it.
+#[must_use = "nothing is made before `create` is awaited"]
+pub struct ContainerBuilder {
+    engine: Engine,
+    id: String,
+    image: Option<Image>,
+    io: Io,
+    lifetime: Lifetime,
+    changes: Vec<Change>,
+    labels: BTreeMap<String, String>,
+    extensions: BTreeMap<String, serde_json::Value>,
+}
+
+impl std::fmt::Debug for ContainerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ContainerBuilder")
+            .field("id", &self.id)
+            .field("image", &self.image)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Describes a container of that id.
+    pub fn container(&self, id: impl Into<String>) -> ContainerBuilder {
+        ContainerBuilder {
+            engine: self.clone(),
+            id: id.into(),
+            image: None,
+            io: Io::null(),
+            lifetime: Lifetime::default(),
+            changes: Vec::new(),
+            labels: BTreeMap::new(),
+            extensions: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn snapshot_key(&self, id: &ContainerId) -> String {
+        format!("{}/{id}", self.namespace)
+    }
+
+    pub(crate) fn bundle_directory(&self, id: &ContainerId) -> PathBuf {
+        self.root.join("bundles").join(&self.namespace).join(id.as_str())
+    }
+}
+
+impl ContainerBuilder {
+    /// The image that it is made from. Needed.
+    pub fn image(mut self, image: &Image) -> Self {
+        self.image = Some(image.clone());
+        self
+    }
+
+    /// The command, instead of the image's own (Docker's `CMD`; the image's entrypoint stays).
+    pub fn args<A: Into<String>>(self, args: impl IntoIterator<Item = A>) -> Self {
+        let args: Vec<String> = args.into_iter().map(Into::into).collect();
+        self.spec(move |spec| spec.args(args))
+    }
+
+    /// One more environment variable, as `NAME=value`.
+    pub fn env(self, variable: impl Into<String>) -> Self {
+        let variable = variable.into();
+        self.spec(move |spec| spec.env(variable))
+    }
+
+    /// Any other option of the runtime spec: a change to the [`SpecBuilder`] that starts from the image's config.
+    pub fn spec(mut self, change: impl FnOnce(SpecBuilder) -> SpecBuilder + Send + 'static) -> Self {
+        self.changes.push(Box::new(change));
+        self
+    }
+
+    /// Where its streams go; nowhere unless told.
+    pub fn io(mut self, io: Io) -> Self {
+        self.io = io;
+        self
+    }
+
+    /// Whether it dies with this program; it does unless told.
+    pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+
+    /// A label on its record.
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// A fact that the caller keeps with its record.
+    pub fn extension(mut self, name: impl Into<String>, value: serde_json::Value) -> Self {
+        self.extensions.insert(name.into(), value);
+        self
+    }
+
+    /// Makes the container: record, writable snapshot, bundle, and an init process that waits for the start.
+    ///
+    /// All or nothing: what was made is taken back when a step fails. When the future is dropped in the middle, or the program killed, the next
+    /// [`Engine::open`] takes it back.
+    ///
+    /// # Errors
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) for the id, [`Invalid`](crate::ErrorKind::Invalid) and [`Unsupported`](crate::ErrorKind::Unsupported) for options,
+    /// [`Start`](crate::ErrorKind::Start) for a step that the kernel refused.
+    pub async fn create(self) -> Result<Container> {
+        let id = ContainerId::new(&self.id).at("creating a container")?;
+        let Some(image) = self.image.clone() else {
+            return Err(Error::Invalid {
+                what: format!("container '{id}'"),
+                reason: "it has no image; give one with `.image(&image)`".to_owned(),
+            });
+        };
+        let engine = self.engine.clone();
+        self.register(&engine, &id, &image).await?;
+        let container = Container::new(engine.clone(), id.clone());
+        match self.build(&engine, &id, &image).await {
+            Ok(()) => Ok(container),
+            Err(error) => {
+                // The first error is the one to tell; the next open of the engine cleans up what this can't.
+                let _ = container.delete(DeleteMode::Force).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes the record first: from here on an interruption is found and taken back.
+    async fn register(&self, engine: &Engine, id: &ContainerId, image: &Image) -> Result<()> {
+        let record = longshore_metadata::Container {
+            image: image.name().to_owned(),
+            image_digest: Some(image.target().digest().to_string()),
+            snapshotter: engine.snapshotter.name().to_owned(),
+            snapshot: engine.snapshot_key(id),
+            spec: serde_json::Value::Null,
+            extensions: self.extensions_with_lifetime(),
+        };
+        let key = Key::container(&engine.namespace, id.as_str());
+        let batch = Batch::new().create(key, self.labels.clone(), Value::Container(Box::new(record)));
+        engine
+            .metadata
+            .apply(batch)
+            .await
+            .map_err(|source| match source.kind() {
+                longshore_metadata::ErrorKind::AlreadyExists => Error::ContainerExists(id.to_string()),
+                _ => Error::Metadata {
+                    doing: format!("recording container '{id}'"),
+                    source,
+                },
+            })?;
+        let created = EventKind::ContainerCreate {
+            id: id.to_string(),
+            image: image.name().to_owned(),
+        };
+        engine.emitter().emit(created);
+        Ok(())
+    }
+
+    fn extensions_with_lifetime(&self) -> BTreeMap<String, serde_json::Value> {
+        let mut extensions = self.extensions.clone();
+        let tied = self.lifetime == Lifetime::Tied;
+        extensions.insert(crate::recover::TIED.to_owned(), serde_json::Value::Bool(tied));
+        extensions
+    }
+
+    async fn build(self, engine: &Engine, id: &ContainerId, image: &Image) -> Result<()> {
+        let snapshot = engine.snapshot_key(id);
+        let mounts = engine
+            .snapshotter()
+            .prepare(&snapshot, image.chain_id(), Labels::new())
+            .await
+            .at(format!("preparing the root filesystem of container '{id}'"))?;
+        let spec = build_spec(engine, image, id, mounts.clone(), self.changes).await?;
+        let directory = engine.bundle_directory(id);
+        let bundle = {
+            let (directory, spec) = (directory.clone(), spec.clone());
+            blocking(move || Bundle::create(directory, &spec))
+                .await
+                .at(format!("writing the bundle of '{id}'"))?
+        };
+        let request = CreateRequest::new(id.clone(), bundle.directory(), spec, self.io)
+            .rootfs(mounts)
+            .lifetime(self.lifetime);
+        let state = engine
+            .executor
+            .create(request)
+            .await
+            .at(format!("creating container '{id}'"))?;
+        engine.emitter().emit(EventKind::TaskCreate {
+            container_id: id.to_string(),
+            bundle: directory.to_string_lossy().into_owned(),
+            pid: state.pid.unwrap_or_default(),
+        });
+        Ok(())
+    }
+}
+
+/// Builds the spec on a thread that may block: users are looked up in the root filesystem.
+async fn build_spec(
+    engine: &Engine,
+    image: &Image,
+    id: &ContainerId,
+    mounts: Vec<Mount>,
+    changes: Vec<Change>,
+) -> Result<Spec> {
+    let builder = engine
+        .privilege
+        .adapt(SpecBuilder::new(image.config()))
+        .hostname(id.as_str());
+    let builder = changes.into_iter().fold(builder, |builder, change| change(builder));
+    let work = move || {
+        builder
+            .limit_capabilities(available_capabilities()?)
+            .build(&MountsView::new(&mounts)?)
+    };
+    blocking(work)
+        .await
+        .at(format!("building the runtime spec of container '{id}'"))
+}
+
+/// Runs what blocks on a thread that may.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

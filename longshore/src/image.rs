@@ -1,0 +1,379 @@
+use std::collections::BTreeMap;
+use std::future::IntoFuture;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use longshore_bundle::{Unpacker, chain_ids};
+use longshore_content::ContentStoreExt;
+use longshore_distribution::{Keeper, Pull, PullOptions, PullProgress, PullSource, Reference, ResolvedImage};
+use longshore_events::EventKind;
+use longshore_metadata::{Batch, Key, Kind, Lease, MetadataStore, Record, Resource, Value};
+use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageManifest, Platform};
+
+use crate::error::At;
+use crate::{Engine, Error, Result};
+
+/// A manifest or config that is larger is not one.
+const DOCUMENT_LIMIT: u64 = 8 << 20;
+
+/// How long what a pull brings in is held when the program ends before the pull does.
+const PULL_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The label of an image's record that names the manifest of this platform.
+const MANIFEST_LABEL: &str = "longshore.manifest";
+
+/// An image that is here and unpacked.
+#[derive(Clone, Debug)]
+pub struct Image {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    target: Descriptor,
+    manifest: ImageManifest,
+    config: ImageConfiguration,
+    chain_id: Option<String>,
+}
+
+impl Image {
+    /// Its full name.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// What the name stands for: a manifest or an index.
+    pub fn target(&self) -> &Descriptor {
+        &self.inner.target
+    }
+
+    /// The manifest for this platform.
+    pub fn manifest(&self) -> &ImageManifest {
+        &self.inner.manifest
+    }
+
+    /// The image's config.
+    pub fn config(&self) -> &ImageConfiguration {
+        &self.inner.config
+    }
+
+    /// The snapshot that holds its root filesystem (the chainID of the image specification); `None` for an image without layers.
+    pub fn chain_id(&self) -> Option<&str> {
+        self.inner.chain_id.as_deref()
+    }
+
+    /// Bytes of its compressed layers.
+    pub fn size(&self) -> u64 {
+        self.inner.manifest.layers().iter().map(Descriptor::size).sum()
+    }
+}
+
+/// A pull about to happen: await it, or set its options first.
+#[derive(Debug)]
+#[must_use = "nothing is pulled before it is awaited"]
+pub struct PullBuilder {
+    engine: Engine,
+    name: String,
+    options: PullOptions,
+}
+
+impl PullBuilder {
+    /// The platform to choose from an index, instead of the host's.
+    pub fn platform(mut self, platform: Platform) -> Self {
+        self.options.platform = Some(platform);
+        self
+    }
+
+    /// Is told of the pull's progress.
+    pub fn progress(mut self, progress: Arc<dyn PullProgress>) -> Self {
+        self.options.progress = Some(progress);
+        self
+    }
+}
+
+impl IntoFuture for PullBuilder {
+    type Output = Result<Image>;
+    type IntoFuture = BoxFuture<'static, Result<Image>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move { self.engine.pull_image(&self.name, self.options).await })
+    }
+}
+
+impl Engine {
+    /// Pulls an image: resolves the name, fetches what is not here yet, unpacks it while it comes, and registers the name.
+    ///
+    /// Short names mean what Docker takes them for: `alpine` is `docker.io/library/alpine:latest`. When the future is dropped, or the program
+    /// killed, partial layers stay and the next pull goes on from there; the name is registered last.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound), [`Unauthorized`](crate::ErrorKind::Unauthorized) and [`Unavailable`](crate::ErrorKind::Unavailable) from the registry,
+    /// [`Verification`](crate::ErrorKind::Verification) for wrong bytes, [`Unsupported`](crate::ErrorKind::Unsupported) when no image is for this platform.
+    pub fn pull(&self, name: impl Into<String>) -> PullBuilder {
+        let options = PullOptions {
+            verifier: self.verifier.clone(),
+            ..Default::default()
+        };
+        PullBuilder {
+            engine: self.clone(),
+            name: name.into(),
+            options,
+        }
+    }
+
+    async fn pull_image(&self, name: &str, options: PullOptions) -> Result<Image> {
+        let reference = parse_reference(name)?;
+        let doing = || format!("pulling {reference}");
+        let holder = Arc::new(Holder::new(self));
+        let options = PullOptions {
+            keeper: Some(holder.clone()),
+            ..options
+        };
+        let source = PullSource {
+            resolver: self.resolver.clone(),
+            fetcher: self.fetcher.clone(),
+        };
+        let pull = Pull::start(source, self.content(), &reference, options)
+            .await
+            .at(doing())?;
+        let image = pull.image().clone();
+        holder
+            .hold_snapshots(&image, self.snapshotter.name())
+            .await
+            .at(doing())?;
+        let unpacker = Unpacker::with_options(self.content(), self.snapshotter(), self.privilege.unpack_options());
+        let unpacking = unpacker.unpack(&image.manifest, &image.config);
+        // Unpacking follows the layers as they come. When a layer fails both sides fail: the fetching side knows why.
+        let (fetched, unpacked) = tokio::join!(pull.finish(), unpacking);
+        fetched.at(doing())?;
+        let unpacked = unpacked.at(format!("unpacking {reference}"))?;
+        self.register(&reference, &image, &holder).await?;
+        Ok(Image {
+            inner: Arc::new(Inner {
+                name: reference.whole(),
+                target: image.target,
+                manifest: image.manifest,
+                config: image.config,
+                chain_id: unpacked.chain_id,
+            }),
+        })
+    }
+
+    /// Writes the name and lets go of the lease, together.
+    async fn register(&self, reference: &Reference, image: &ResolvedImage, holder: &Holder) -> Result<()> {
+        let name = reference.whole();
+        let key = Key::image(&self.namespace, &name);
+        let doing = format!("registering {name}");
+        let known = self.metadata.get(&key).await.at(&doing)?;
+        let mut labels = known.as_ref().map(|record| record.labels.clone()).unwrap_or_default();
+        labels.insert(
+            MANIFEST_LABEL.to_owned(),
+            image.manifest_descriptor.digest().to_string(),
+        );
+        let value = Value::Image(
+            longshore_metadata::Image {
+                target: image.target.clone(),
+            }
+            .into(),
+        );
+        let unchanged = known
+            .as_ref()
+            .is_some_and(|record| record.value == value && record.labels == labels);
+        let mut batch = Batch::new();
+        if !unchanged {
+            batch = batch.put(key, labels.clone(), value);
+        }
+        self.metadata.apply(batch.delete(holder.key.clone())).await.at(doing)?;
+        match known {
+            None => self.emitter().emit(EventKind::ImageCreate { name, labels }),
+            Some(_) if !unchanged => self.emitter().emit(EventKind::ImageUpdate { name, labels }),
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    /// An image that is here, by its name.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) when no such name is registered.
+    pub async fn image(&self, name: &str) -> Result<Image> {
+        let name = parse_reference(name)?.whole();
+        let record = self
+            .metadata
+            .get(&Key::image(&self.namespace, &name))
+            .await
+            .at("looking up an image")?;
+        self.load_image(record.ok_or(Error::NoSuchImage(name))?).await
+    }
+
+    /// The images of this engine's namespace, ordered by name.
+    ///
+    /// # Errors
+    /// When the metadata can't be read, or the manifest of an image is gone.
+    pub async fn images(&self) -> Result<Vec<Image>> {
+        let records = self
+            .metadata
+            .list(&self.namespace, Kind::Image)
+            .await
+            .at("listing images")?;
+        let mut images = Vec::with_capacity(records.len());
+        for record in records {
+            images.push(self.load_image(record).await?);
+        }
+        Ok(images)
+    }
+
+    /// Forgets an image's name. What it consists of stays until it is collected.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) when no such name is registered.
+    pub async fn remove_image(&self, name: &str) -> Result<()> {
+        let name = parse_reference(name)?.whole();
+        match self
+            .metadata
+            .apply(Batch::new().delete(Key::image(&self.namespace, &name)))
+            .await
+        {
+            Err(error) if error.kind() == longshore_metadata::ErrorKind::NotFound => Err(Error::NoSuchImage(name)),
+            outcome => {
+                outcome.at(format!("removing image {name}"))?;
+                self.emitter().emit(EventKind::ImageDelete { name });
+                Ok(())
+            }
+        }
+    }
+
+    async fn load_image(&self, record: Record) -> Result<Image> {
+        let name = record.key.id;
+        let Value::Image(image) = record.value else {
+            return Err(Error::NoSuchImage(name));
+        };
+        let digest = match record.labels.get(MANIFEST_LABEL) {
+            Some(digest) => parse_digest(&name, digest)?,
+            None => image.target.digest().clone(),
+        };
+        let manifest: ImageManifest = self.document(&name, &digest).await?;
+        let config: ImageConfiguration = self.document(&name, manifest.config().digest()).await?;
+        let chain_id = chain_id_of(&name, &config)?;
+        Ok(Image {
+            inner: Arc::new(Inner {
+                name,
+                target: image.target,
+                manifest,
+                config,
+                chain_id,
+            }),
+        })
+    }
+
+    async fn document<T: serde::de::DeserializeOwned>(&self, image: &str, digest: &Digest) -> Result<T> {
+        let bytes = self
+            .content
+            .read(digest, DOCUMENT_LIMIT)
+            .await
+            .at(format!("reading image {image}"))?;
+        serde_json::from_slice(&bytes).map_err(|error| Error::Invalid {
+            what: format!("image {image}"),
+            reason: format!("{digest} is not what it should be: {error}"),
+        })
+    }
+}
+
+/// Parses a reference, or says what a good one looks like.
+fn parse_reference(name: &str) -> Result<Reference> {
+    name.parse()
+        .map_err(|error: oci_spec::distribution::ParseError| Error::Distribution {
+            doing: "reading an image's name".to_owned(),
+            source: longshore_distribution::Error::InvalidReference {
+                reference: name.to_owned(),
+                reason: error.to_string(),
+            },
+        })
+}
+
+fn parse_digest(image: &str, digest: &str) -> Result<Digest> {
+    digest.parse().map_err(|error| Error::Invalid {
+        what: format!("image {image}"),
+        reason: format!("its record names '{digest}', which is not a digest: {error}"),
+    })
+}
+
+fn chain_id_of(image: &str, config: &ImageConfiguration) -> Result<Option<String>> {
+    let diff_ids = config.rootfs().diff_ids();
+    let diff_ids = diff_ids
+        .iter()
+        .map(|digest| parse_digest(image, digest))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(chain_ids(&diff_ids).pop())
+}
+
+/// Holds, by a lease, what a pull brings in until the image's name does.
+#[derive(Debug)]
+struct Holder {
+    metadata: Arc<dyn MetadataStore>,
+    key: Key,
+    expires: SystemTime,
+    resources: Mutex<Vec<Resource>>,
+}
+
+impl Holder {
+    fn new(engine: &Engine) -> Self {
+        let id = format!("pull-{}-{}", std::process::id(), unique());
+        Self {
+            metadata: engine.metadata.clone(),
+            key: Key::lease(&engine.namespace, id),
+            expires: SystemTime::now() + PULL_LEASE,
+            resources: Mutex::default(),
+        }
+    }
+
+    async fn hold(&self, more: impl IntoIterator<Item = Resource>) -> longshore_metadata::Result<()> {
+        let resources = {
+            let mut resources = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
+            resources.extend(more);
+            resources.clone()
+        };
+        let lease = Lease {
+            expires: Some(self.expires),
+            resources,
+        };
+        self.metadata
+            .apply(Batch::new().put(self.key.clone(), BTreeMap::new(), Value::Lease(lease)))
+            .await?;
+        Ok(())
+    }
+
+    async fn hold_snapshots(&self, image: &ResolvedImage, snapshotter: &str) -> longshore_metadata::Result<()> {
+        let diff_ids: Vec<Digest> = image
+            .config
+            .rootfs()
+            .diff_ids()
+            .iter()
+            .filter_map(|digest| digest.parse().ok())
+            .collect();
+        self.hold(chain_ids(&diff_ids).into_iter().map(|key| Resource::Snapshot {
+            snapshotter: snapshotter.to_owned(),
+            key,
+        }))
+        .await
+    }
+}
+
+#[async_trait]
+impl Keeper for Holder {
+    async fn keep(&self, blobs: &[Descriptor]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self
+            .hold(blobs.iter().map(|blob| Resource::Content(blob.digest().to_string())))
+            .await?)
+    }
+}
+
+/// A number that this process gives out once.
+fn unique() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
