@@ -34,6 +34,10 @@ fn host_program() {
             let spec = support::parse(&spec(&["sleep", "1000"]));
             let request = longshore_runtime::CreateRequest::new(id.clone(), dir, spec, Io::null()).lifetime(lifetime);
             executor.create(request).await.expect("created");
+            if dir.join("only-create").exists() {
+                fs::write(dir.join("ready"), id.as_str()).expect("a file");
+                std::process::exit(0);
+            }
             executor.start(&id).await.expect("started");
             if lifetime == Lifetime::Detached {
                 fs::write(dir.join("ready"), id.as_str()).expect("a file");
@@ -134,4 +138,28 @@ async fn a_detached_container_survives_its_host_and_is_found_again() {
     );
     executor.delete(&id, DeleteMode::Stopped).await.expect("deleted");
     assert!(executor.list().await.expect("a list").is_empty());
+}
+
+#[tokio::test]
+async fn a_program_that_ends_right_after_the_create_leaves_a_container_to_start() {
+    let Some(place) = place() else { return };
+    for mark in ["detached", "only-create"] {
+        fs::write(place.dir.path().join(mark), "").expect("a file");
+    }
+    let executor = LinuxExecutor::open(place.dir.path().join("state")).expect("it opens");
+    for round in 0..20 {
+        start_host(place.dir.path()).wait().expect("it ends");
+        let id = fs::read_to_string(place.dir.path().join("ready"))
+            .expect("an id")
+            .parse()
+            .expect("an id");
+        assert_eq!(
+            executor.state(&id).await.expect("known").status,
+            Status::Created,
+            "round {round}"
+        );
+        executor.start(&id).await.expect("it starts");
+        assert_eq!(executor.state(&id).await.expect("known").status, Status::Running);
+        executor.delete(&id, DeleteMode::Force).await.expect("deleted");
+    }
 }

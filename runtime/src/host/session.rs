@@ -103,13 +103,13 @@ impl Session {
         }
     }
 
-    /// After [`go`](Self::go) at a meeting before the program: waits until it runs.
-    pub(crate) fn until_executed(&self) -> Result<()> {
+    /// After [`go`](Self::go) at the last meeting: waits until the child has closed its end, because its program runs or because it
+    /// waits for its start.
+    pub(crate) fn until_let_go(&self) -> Result<()> {
         let mut bytes = [0u8; Message::SIZE];
         loop {
             match rustix::net::recv(&self.socket, &mut bytes[..], RecvFlags::empty()) {
                 Err(Errno::INTR) => {}
-                // Closed by the execution of the program.
                 Ok((_, 0)) => return Ok(()),
                 Ok((_, length)) => match Message::decode(&bytes[..length.min(Message::SIZE)]) {
                     Some(Message::Failed { step, failure }) => return Err(self.failed(step, failure)),

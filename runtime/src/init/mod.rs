@@ -22,7 +22,7 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlag
 use rustix::process::DumpableBehavior;
 
 use crate::plan::Program;
-use crate::plan::op::{Op, Rendezvous, Slot, Source};
+use crate::plan::op::{Op, Slot, Source};
 use report::{At, Call, Failure, Message};
 
 /// No descriptor is in this slot.
@@ -211,7 +211,7 @@ pub(crate) unsafe fn close_others(slots: &[RawFd]) {
 impl Child<'_> {
     fn perform(&mut self, op: &Op) -> Result<(), Failure> {
         match op {
-            Op::Meet(rendezvous) => self.meet(*rendezvous),
+            Op::Meet(_) => self.meet(),
             Op::ParentDeathSignal(signal) => set_parent_death_signal(*signal).at(Call::Prctl),
             Op::Undumpable => rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Call::Prctl),
             Op::JoinCgroups => join_cgroups(self.slots.0, self.program.slots).at(Call::Write),
@@ -243,7 +243,7 @@ impl Child<'_> {
         }
     }
 
-    fn meet(&mut self, rendezvous: Rendezvous) -> Result<(), Failure> {
+    fn meet(&self) -> Result<(), Failure> {
         self.say(Message::AtStep(self.step));
         let mut answer = [0u8; 1];
         let socket = self.slots.get(Slot::REPORT)?;
@@ -256,9 +256,6 @@ impl Child<'_> {
         // The end of the stream is a host that has died or given up.
         if received != 1 || answer[0] != GO {
             exit_now(1);
-        }
-        if rendezvous == Rendezvous::Created {
-            drop(self.slots.take(Slot::REPORT));
         }
         Ok(())
     }
@@ -306,6 +303,8 @@ impl Child<'_> {
 
     /// Waits until somebody connects and says to start; what goes wrong from here on is told to him.
     fn await_start(&mut self) -> Result<(), Failure> {
+        // Its end tells a host that is about to go that nothing depends on it any more.
+        drop(self.slots.take(Slot::REPORT));
         loop {
             let listener = self.slots.get(Slot::START)?;
             let connection = match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {

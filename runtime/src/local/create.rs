@@ -14,7 +14,7 @@ use crate::host::{Inputs, Meeting, Session, io_error};
 use crate::io::Streams;
 use crate::plan::op::Slot;
 use crate::plan::{PlanOptions, plan};
-use crate::{ContainerId, CreateRequest, Drained, Io, Result, Status};
+use crate::{ContainerId, CreateRequest, Drained, Io, Lifetime, Result, Status};
 
 /// A created container that nobody has been told of yet. Dropped, it is as if it had never been.
 #[derive(Debug)]
@@ -115,6 +115,10 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
     cgroup.confine_devices(&limits)?;
     dir.save(&record)?;
     session.go()?;
+    if lifetime == Lifetime::Detached {
+        // This program may end as soon as it is told; by then the child no longer dies with it.
+        session.until_let_go()?;
+    }
     let init = Watched::new(session.pid(), Some(session.into_pidfd()), drained.map(Drained::wait));
     let (dir, cgroup) = made.keep();
     let container = Arc::new(Container::new(id, dir, record, init, cgroup));
@@ -126,7 +130,7 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
 }
 
 /// Takes the id and makes the groups.
-fn claim(shared: &Shared, id: &ContainerId, spec: &Spec, limits: &Limits, lifetime: crate::Lifetime) -> Result<Made> {
+fn claim(shared: &Shared, id: &ContainerId, spec: &Spec, limits: &Limits, lifetime: Lifetime) -> Result<Made> {
     let cgroups_path = spec.linux().as_ref().and_then(|l| l.cgroups_path().clone());
     let dir = StateDir::new(&shared.root, id);
     dir.claim(&Claim {

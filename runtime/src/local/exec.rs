@@ -70,7 +70,7 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
         }
     }
     session.go()?;
-    session.until_executed()?;
+    session.until_let_go()?;
 
     let pid = session.pid();
     let pidfd = session.into_pidfd();
