@@ -1,0 +1,123 @@
+use std::time::Duration;
+
+use crate::labels::{Ended, EndedFrom, From};
+use crate::{Metrics, Outcome};
+
+/// A pull that ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Pull<'a> {
+    /// The registry's host.
+    pub registry: &'a str,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What came over the network.
+    pub fetched_bytes: u64,
+    /// What was in the store already.
+    pub cached_bytes: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// A blob's ingest that ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ingest {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What was written.
+    pub bytes: u64,
+    /// From the first byte to the commit.
+    pub took: Duration,
+}
+
+/// A layer's unpacking that ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Unpack {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The layer's uncompressed size.
+    pub bytes: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// A garbage collection that ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Collection {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Resources that were removed.
+    pub removed: u64,
+    /// Bytes that were freed.
+    pub freed_bytes: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Metrics {
+    /// Counts a pull.
+    pub fn pulled(&self, pull: &Pull<'_>) {
+        let registry = self.registries.admit(pull.registry);
+        let (outcome, from) = (
+            pull.outcome,
+            From {
+                registry: registry.clone(),
+            },
+        );
+        self.pulls.get_or_create(&EndedFrom { registry, outcome }).inc();
+        self.pull_bytes.get_or_create(&from).inc_by(pull.fetched_bytes);
+        self.pull_cached_bytes.get_or_create(&from).inc_by(pull.cached_bytes);
+        self.pull_duration
+            .get_or_create(&Ended { outcome })
+            .observe(pull.took.as_secs_f64());
+    }
+
+    /// Counts an ingest.
+    pub fn ingested(&self, ingest: &Ingest) {
+        let ended = Ended {
+            outcome: ingest.outcome,
+        };
+        self.ingests.get_or_create(&ended).inc();
+        self.ingest_bytes.inc_by(ingest.bytes);
+        self.ingest_duration
+            .get_or_create(&ended)
+            .observe(ingest.took.as_secs_f64());
+    }
+
+    /// Counts an unpacked layer.
+    pub fn unpacked(&self, unpack: &Unpack) {
+        let ended = Ended {
+            outcome: unpack.outcome,
+        };
+        self.unpack_layers.get_or_create(&ended).inc();
+        self.unpack_bytes.inc_by(unpack.bytes);
+        self.unpack_duration
+            .get_or_create(&ended)
+            .observe(unpack.took.as_secs_f64());
+    }
+
+    /// Counts a container's creation. (The event counts the container; this is for the time, and for what failed.)
+    pub fn created(&self, outcome: Outcome, took: Duration) {
+        self.create_duration
+            .get_or_create(&Ended { outcome })
+            .observe(took.as_secs_f64());
+    }
+
+    /// Counts a container's start.
+    pub fn started(&self, outcome: Outcome, took: Duration) {
+        self.start_duration
+            .get_or_create(&Ended { outcome })
+            .observe(took.as_secs_f64());
+    }
+
+    /// Counts a garbage collection.
+    pub fn collected(&self, collection: &Collection) {
+        self.collections
+            .get_or_create(&Ended {
+                outcome: collection.outcome,
+            })
+            .inc();
+        self.collection_removed.inc_by(collection.removed);
+        self.collection_freed_bytes.inc_by(collection.freed_bytes);
+        self.collection_duration.observe(collection.took.as_secs_f64());
+    }
+}
