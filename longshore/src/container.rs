@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use longshore_events::EventKind;
 use longshore_linux::Mount;
@@ -9,6 +9,7 @@ use longshore_runtime::{ContainerId, DeleteMode, ExecRequest, ExitStatus, KillSc
 use tokio::sync::watch;
 
 use crate::error::At;
+use crate::senses::outcome_of;
 use crate::{Engine, Error, Result};
 
 const SIGKILL: i32 = 9;
@@ -88,11 +89,10 @@ impl Container {
     /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) unless it was just created; [`Start`](crate::ErrorKind::Start) when its program can't be executed.
     pub async fn start(&self) -> Result<()> {
         let state = self.state().await?;
-        self.engine
-            .executor
-            .start(&self.id)
-            .await
-            .at(format!("starting container '{}'", self.id))?;
+        let begun = Instant::now();
+        let result = self.engine.executor.start(&self.id).await;
+        self.engine.senses.metrics.started(outcome_of(&result), begun.elapsed());
+        result.at(format!("starting container '{}'", self.id))?;
         let pid = state.pid.unwrap_or_default();
         self.engine.emitter().emit(EventKind::TaskStart {
             container_id: self.id.to_string(),

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use longshore_bundle::{Bundle, MountsView, SpecBuilder, available_capabilities};
 use longshore_events::EventKind;
@@ -10,6 +11,7 @@ use longshore_snapshot::Labels;
 use oci_spec::runtime::Spec;
 
 use crate::error::At;
+use crate::senses::outcome_of;
 use crate::{Container, Engine, Error, Image, Result};
 
 /// A change that the caller makes to the spec's builder.
@@ -119,6 +121,7 @@ impl ContainerBuilder {
     /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) for the id, [`Invalid`](crate::ErrorKind::Invalid) and [`Unsupported`](crate::ErrorKind::Unsupported) for options,
     /// [`Start`](crate::ErrorKind::Start) for a step that the kernel refused.
     pub async fn create(self) -> Result<Container> {
+        let begun = Instant::now();
         let id = ContainerId::new(&self.id).at("creating a container")?;
         let Some(image) = self.image.clone() else {
             return Err(Error::Invalid {
@@ -129,7 +132,9 @@ impl ContainerBuilder {
         let engine = self.engine.clone();
         self.register(&engine, &id, &image).await?;
         let container = Container::new(engine.clone(), id.clone());
-        match self.build(&engine, &id, &image).await {
+        let built = self.build(&engine, &id, &image).await;
+        engine.senses.metrics.created(outcome_of(&built), begun.elapsed());
+        match built {
             Ok(()) => Ok(container),
             Err(error) => {
                 // The first error is the one to tell; the next open of the engine cleans up what this can't.

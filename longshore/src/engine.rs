@@ -11,6 +11,7 @@ use longshore_snapshot::Snapshotter;
 use crate::error::At;
 use crate::observe::{Emitter, ObservedContent, ObservedSnapshotter};
 use crate::privilege::Privilege;
+use crate::senses::Senses;
 use crate::{Error, Result};
 
 /// The namespace that an engine works in unless told otherwise, as containerd's.
@@ -48,6 +49,8 @@ pub struct Engine {
     pub privilege: Privilege,
     /// The bus that [`subscribe`](Self::subscribe) listens to.
     pub bus: Bus,
+    /// The engine's metrics.
+    pub senses: Arc<Senses>,
     /// Further places that every event goes to.
     pub sinks: Vec<Arc<dyn EventSink>>,
 }
@@ -87,6 +90,7 @@ impl Engine {
             verifier: None,
             executor: Arc::new(executor),
             privilege: Privilege::of_process(),
+            senses: Arc::new(Senses::new(&bus)),
             bus,
             sinks: Vec::new(),
         };
@@ -102,6 +106,7 @@ impl Engine {
     /// The content store, telling what happens at it.
     pub(crate) fn content(&self) -> Arc<dyn ContentStore> {
         Arc::new(ObservedContent {
+            metrics: self.senses.metrics.clone(),
             inner: self.content.clone(),
             emitter: self.emitter(),
         })
@@ -116,7 +121,8 @@ impl Engine {
     }
 
     pub(crate) fn emitter(&self) -> Emitter {
-        let mut sinks: Vec<Arc<dyn EventSink>> = vec![Arc::new(self.bus.clone())];
+        let mut sinks: Vec<Arc<dyn EventSink>> =
+            vec![Arc::new(self.senses.metrics.clone()), Arc::new(self.bus.clone())];
         sinks.extend(self.sinks.iter().cloned());
         Emitter {
             namespace: self.namespace.clone(),

@@ -13,6 +13,7 @@ use longshore_metadata::{Batch, Key, Kind, Lease, MetadataStore, Record, Resourc
 use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageManifest, Platform};
 
 use crate::error::At;
+use crate::senses::{PullCounter, UnpackCounter};
 use crate::{Engine, Error, Result};
 
 /// A manifest or config that is larger is not one.
@@ -99,7 +100,17 @@ impl IntoFuture for PullBuilder {
     type IntoFuture = BoxFuture<'static, Result<Image>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { self.engine.pull_image(&self.name, self.options).await })
+        Box::pin(async move {
+            let counter = Arc::new(PullCounter::new(self.options.progress));
+            let options = PullOptions {
+                progress: Some(counter.clone()),
+                ..self.options
+            };
+            let reference = parse_reference(&self.name)?;
+            let outcome = self.engine.pull_image(&reference, options).await;
+            counter.count(&self.engine.senses.metrics, reference.registry(), &outcome);
+            outcome
+        })
     }
 }
 
@@ -124,8 +135,7 @@ impl Engine {
         }
     }
 
-    async fn pull_image(&self, name: &str, options: PullOptions) -> Result<Image> {
-        let reference = parse_reference(name)?;
+    async fn pull_image(&self, reference: &Reference, options: PullOptions) -> Result<Image> {
         let doing = || format!("pulling {reference}");
         let holder = Arc::new(Holder::new(self));
         let options = PullOptions {
@@ -136,7 +146,7 @@ impl Engine {
             resolver: self.resolver.clone(),
             fetcher: self.fetcher.clone(),
         };
-        let pull = Pull::start(source, self.content(), &reference, options)
+        let pull = Pull::start(source, self.content(), reference, options)
             .await
             .at(doing())?;
         let image = pull.image().clone();
@@ -145,12 +155,13 @@ impl Engine {
             .await
             .at(doing())?;
         let unpacker = Unpacker::with_options(self.content(), self.snapshotter(), self.privilege.unpack_options());
-        let unpacking = unpacker.unpack(&image.manifest, &image.config);
+        let counter = Arc::new(UnpackCounter::new(self.senses.metrics.clone()));
+        let unpacking = unpacker.unpack_observed(&image.manifest, &image.config, counter);
         // Unpacking follows the layers as they come. When a layer fails both sides fail: the fetching side knows why.
         let (fetched, unpacked) = tokio::join!(pull.finish(), unpacking);
         fetched.at(doing())?;
         let unpacked = unpacked.at(format!("unpacking {reference}"))?;
-        self.register(&reference, &image, &holder).await?;
+        self.register(reference, &image, &holder).await?;
         Ok(Image {
             inner: Arc::new(Inner {
                 name: reference.whole(),

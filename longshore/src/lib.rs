@@ -24,6 +24,7 @@ mod image;
 mod observe;
 mod privilege;
 mod recover;
+mod senses;
 
 pub use container::Container;
 pub use create::ContainerBuilder;
@@ -34,6 +35,7 @@ pub use image::{Image, PullBuilder};
 pub use longshore_events::{Event, EventKind, EventSink, Filter};
 pub use longshore_runtime::{DeleteMode, ExitStatus, Io, Lifetime, State, Status};
 pub use privilege::Privilege;
+pub use senses::Senses;
 
 pub use longshore_bundle as bundle;
 pub use longshore_content as content;

@@ -1,6 +1,7 @@
 //! Ports that tell what happens at them. Storage crates do not know that events exist: the facade wraps them.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,8 +9,11 @@ use futures::stream::BoxStream;
 use longshore_content::{Blob, ContentStore, Expected, Info, Ingest, IngestRequest, IngestStatus};
 use longshore_events::{Event, EventKind, EventSink};
 use longshore_linux::Mount;
+use longshore_metrics::Metrics;
 use longshore_snapshot::{Labels, Snapshotter, Usage};
 use oci_spec::image::Digest;
+
+use crate::senses::outcome_of;
 
 /// Where events of one namespace go.
 #[derive(Clone, Debug)]
@@ -32,6 +36,7 @@ impl Emitter {
 pub(crate) struct ObservedContent {
     pub(crate) inner: Arc<dyn ContentStore>,
     pub(crate) emitter: Emitter,
+    pub(crate) metrics: Metrics,
 }
 
 #[async_trait]
@@ -54,6 +59,8 @@ impl ContentStore for ObservedContent {
         Ok(Box::new(ObservedIngest {
             inner,
             emitter: self.emitter.clone(),
+            metrics: self.metrics.clone(),
+            begun: Instant::now(),
         }))
     }
 
@@ -86,6 +93,8 @@ impl ContentStore for ObservedContent {
 struct ObservedIngest {
     inner: Box<dyn Ingest>,
     emitter: Emitter,
+    metrics: Metrics,
+    begun: Instant,
 }
 
 #[async_trait]
@@ -104,7 +113,15 @@ impl Ingest for ObservedIngest {
     }
 
     async fn commit(self: Box<Self>, expected: Expected) -> longshore_content::Result<Info> {
-        let info = self.inner.commit(expected).await?;
+        let bytes = self.inner.status().offset;
+        let result = self.inner.commit(expected).await;
+        let outcome = outcome_of(&result);
+        self.metrics.ingested(&longshore_metrics::Ingest {
+            outcome,
+            bytes,
+            took: self.begun.elapsed(),
+        });
+        let info = result?;
         self.emitter.emit(EventKind::ContentCreate {
             digest: info.digest.to_string(),
             size: info.size,

@@ -55,5 +55,6 @@ async fn quickstart() -> Result<u8> {
 
     events.finish();
     clock.print();
+    print!("\n{}", engine.metrics().await?);
     Ok(status.code.try_into().unwrap_or(255))
 }

@@ -1,0 +1,151 @@
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use longshore_bundle::{LayerProgress, LayerState, UnpackObserver};
+use longshore_distribution::{ProgressEvent, PullProgress};
+use longshore_events::Bus;
+use longshore_metrics::{ContainerMetrics, Metrics, Outcome, Pull, Registry, Unpack, encode_prometheus, register_bus};
+
+use crate::error::At;
+use crate::{Engine, Result};
+
+/// How many containers a scrape shows.
+const MOST_CONTAINERS: usize = 4096;
+
+/// An engine's metrics, in a registry of its own.
+#[derive(Debug)]
+pub struct Senses {
+    registry: Registry,
+    /// What the engine does, counted; also an [`EventSink`](longshore_events::EventSink).
+    pub metrics: Metrics,
+    /// The figures of each container.
+    pub containers: ContainerMetrics,
+}
+
+impl Senses {
+    /// New metrics, those of `bus` among them.
+    pub fn new(bus: &Bus) -> Self {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let containers = ContainerMetrics::register(&mut registry, MOST_CONTAINERS);
+        register_bus(&mut registry, bus.clone());
+        Self {
+            registry,
+            metrics,
+            containers,
+        }
+    }
+
+    /// All of them as Prometheus text, containers as they were last sampled.
+    pub fn text(&self) -> String {
+        encode_prometheus(&self.registry).unwrap_or_else(|fmt::Error| "# the metrics could not be written\n".to_owned())
+    }
+}
+
+impl Engine {
+    /// The engine's metrics as Prometheus text, with fresh figures of each running container.
+    ///
+    /// # Errors
+    /// When the executor can't list its containers.
+    pub async fn metrics(&self) -> Result<String> {
+        let states = self.executor.list().await.at("listing containers for their figures")?;
+        let containers = &self.senses.containers;
+        containers.retain(|_, id| states.iter().any(|state| state.id.as_str() == id));
+        for state in states {
+            match self.executor.stats(&state.id).await {
+                Ok(stats) => drop(containers.observe(&self.namespace, state.id.as_str(), stats)),
+                // It has stopped: it uses nothing.
+                Err(_) => containers.forget(&self.namespace, state.id.as_str()),
+            }
+        }
+        Ok(self.senses.text())
+    }
+}
+
+/// Counts what a pull brings, and hands its progress on.
+#[derive(Debug)]
+pub(crate) struct PullCounter {
+    begun: Instant,
+    fetched: AtomicU64,
+    cached: AtomicU64,
+    next: Option<Arc<dyn PullProgress>>,
+}
+
+impl PullCounter {
+    pub(crate) fn new(next: Option<Arc<dyn PullProgress>>) -> Self {
+        Self {
+            begun: Instant::now(),
+            fetched: AtomicU64::new(0),
+            cached: AtomicU64::new(0),
+            next,
+        }
+    }
+
+    pub(crate) fn count<T>(&self, metrics: &Metrics, registry: &str, result: &Result<T>) {
+        metrics.pulled(&Pull {
+            registry,
+            outcome: outcome_of(result),
+            fetched_bytes: self.fetched.load(Ordering::Relaxed),
+            cached_bytes: self.cached.load(Ordering::Relaxed),
+            took: self.begun.elapsed(),
+        });
+    }
+}
+
+impl PullProgress for PullCounter {
+    fn event(&self, event: ProgressEvent<'_>) {
+        match event {
+            ProgressEvent::Cached { blob } => {
+                self.cached.fetch_add(blob.size(), Ordering::Relaxed);
+            }
+            ProgressEvent::Committed { blob } => {
+                self.fetched.fetch_add(blob.size(), Ordering::Relaxed);
+            }
+            _ => {}
+        }
+        if let Some(next) = &self.next {
+            next.event(event);
+        }
+    }
+}
+
+/// Counts layers as they are unpacked.
+pub(crate) struct UnpackCounter {
+    metrics: Metrics,
+    begun: Mutex<Instant>,
+}
+
+impl UnpackCounter {
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self {
+            metrics,
+            begun: Mutex::new(Instant::now()),
+        }
+    }
+}
+
+impl UnpackObserver for UnpackCounter {
+    fn layer(&self, progress: &LayerProgress<'_>) {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        match progress.state {
+            LayerState::Started => *begun = Instant::now(),
+            LayerState::Done(bytes) => {
+                self.metrics.unpacked(&Unpack {
+                    outcome: Outcome::Success,
+                    bytes,
+                    took: begun.elapsed(),
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+pub(crate) fn outcome_of<T, E>(result: &Result<T, E>) -> Outcome {
+    match result {
+        Ok(_) => Outcome::Success,
+        Err(_) => Outcome::Failure,
+    }
+}
