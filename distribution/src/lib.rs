@@ -5,6 +5,8 @@
 
 mod auth;
 mod client;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod credentials;
 mod digest;
 mod error;
@@ -14,6 +16,7 @@ pub mod media;
 mod platform;
 mod ports;
 mod pull;
+mod push;
 
 pub use client::{PlainHttp, RegistryClient, RegistryClientBuilder, RetryPolicy};
 pub use credentials::{Anonymous, DockerConfig, Static};
@@ -26,3 +29,4 @@ pub use ports::{
     Allow, Credential, Credentials, Fetched, Fetcher, ImageVerifier, Pusher, Resolved, Resolver, Root, VerifyRequest,
 };
 pub use pull::{Keeper, ProgressEvent, Pull, PullOptions, PullProgress, PullSource, ResolvedImage};
+pub use push::push_image;
