@@ -30,7 +30,11 @@ pub fn skip(why: &str) {
 /// # Errors
 /// The reason to skip.
 pub fn require_root() -> Result<(), String> {
-    if rustix::process::geteuid().is_root() { Ok(()) } else { Err("needs root".to_owned()) }
+    if rustix::process::geteuid().is_root() {
+        Ok(())
+    } else {
+        Err("needs root".to_owned())
+    }
 }
 
 /// The path of a program that the test runs beside ours.
@@ -38,9 +42,16 @@ pub fn require_root() -> Result<(), String> {
 /// # Errors
 /// The reason to skip.
 pub fn require_tool(name: &str) -> Result<PathBuf, String> {
-    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
-        .iter()
-        .map(|folder| Path::new(folder).join(name))
-        .find(|path| path.is_file())
-        .ok_or_else(|| format!("needs the program `{name}`"))
+    [
+        "/usr/local/sbin",
+        "/usr/local/bin",
+        "/usr/sbin",
+        "/usr/bin",
+        "/sbin",
+        "/bin",
+    ]
+    .iter()
+    .map(|folder| Path::new(folder).join(name))
+    .find(|path| path.is_file())
+    .ok_or_else(|| format!("needs the program `{name}`"))
 }
