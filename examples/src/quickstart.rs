@@ -155,8 +155,11 @@ fn layout_name(directory: &Path, tag: Option<&str>) -> Result<String> {
     ))
 }
 
-/// A registry on loopback that serves an image of this machine's programs.
-async fn serve_host_image() -> Result<RunningRegistry> {
+/// A registry on loopback that serves an image of this machine's programs as `demo/host:latest`.
+///
+/// # Errors
+/// When the image can't be made or the registry can't listen.
+pub async fn serve_host_image() -> Result<RunningRegistry> {
     let image = tokio::task::spawn_blocking(host_image::build).await??;
     let registry = Registry::builder()
         .content(Arc::new(MemoryStore::new()))

@@ -1,14 +1,48 @@
 //! A container engine as a library: pull, unpack, run, in one process, every part replaceable.
 //!
-//! ```no_run
-//! # async fn demo() -> Result<(), longshore::Error> {
+//! # What it is not for
+//! A daemon: it links into the program that needs it (`longshored` is an example that does). Networks of containers: a container has a network namespace with a
+//! loopback, or the host's, unless the application makes it more.
+//!
+//! # Limitations
+//! Linux only. One process at a time holds an engine's root. Nothing is collected yet: removing an image forgets its name.
+//!
+//! # Example
+//! ```
 //! use longshore::{Engine, Io};
 //!
-//! let engine = Engine::open("/var/lib/longshore").await?;
-//! let image = engine.pull("docker.io/library/alpine:3.20").await?;
-//! let container = engine.container("demo").image(&image).args(["echo", "hello"]).io(Io::inherit()).create().await?;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # if longshore_testing::require_root().is_err() { return Ok(()); }
+//! # let folder = tempfile::tempdir()?;
+//! # let root = folder.path();
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! # let registry = longshore_examples::quickstart::serve_host_image().await?;
+//! # let name = format!("{}/demo/host:latest", registry.host());
+//! let engine = Engine::open(root).await?;
+//! let image = engine.pull(name).await?; // docker.io/library/alpine:3.20, say
+//! let container = engine
+//!     .container("demo")
+//!     .image(&image)
+//!     .args(["/bin/sh", "-c", "echo hello; exit 3"])
+//!     .spec(|spec| spec.memory(64 << 20).pids_limit(32))
+//!     .io(Io::inherit())
+//!     .create()
+//!     .await?;
 //! let status = container.run().await?;
-//! assert!(status.success());
+//! assert_eq!(status.code, 3);
+//! # Ok(())
+//! # })
+//! # }
+//! ```
+//!
+//! Another part is one line, because an [`Engine`] is a plain struct of ports:
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use longshore::{Engine, content::MemoryStore};
+//!
+//! # async fn demo(root: &str) -> Result<(), longshore::Error> {
+//! let engine = Engine { content: Arc::new(MemoryStore::new()), ..Engine::open(root).await? };
 //! # Ok(())
 //! # }
 //! ```
@@ -46,3 +80,8 @@ pub use longshore_metrics as metrics;
 pub use longshore_runtime as runtime;
 pub use longshore_snapshot as snapshot;
 pub use oci_spec;
+
+/// The examples of the README, compiled as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
