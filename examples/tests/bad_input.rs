@@ -242,7 +242,7 @@ async fn an_image_for_other_machines_is_told_with_what_there_is() {
         .expect("an index");
     let bytes = Bytes::from(serde_json::to_vec(&index).expect("JSON"));
     registry
-        .put_manifest("app", Some("2"), &MediaType::ImageIndex.to_string(), bytes)
+        .put_manifest("app", Some("2"), MediaType::ImageIndex.as_ref(), bytes)
         .await
         .expect("an index");
     let (kind, text) = pull_fails(&engine, &format!("{}/app:2", registry.host())).await;
