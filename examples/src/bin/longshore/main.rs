@@ -39,8 +39,20 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("longshore: {error:#}");
-            ExitCode::from(125)
+            ExitCode::from(exit_code(&error))
         }
+    }
+}
+
+/// As Docker's: 127 when the container's command is not there, 126 when it can't be executed, 125 for all else.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    use longshore::runtime::Error::Step;
+    match error.chain().find_map(|cause| cause.downcast_ref()) {
+        Some(Step { field, source, .. }) if field == "process.args" => match source.kind() {
+            std::io::ErrorKind::NotFound => 127,
+            _ => 126,
+        },
+        _ => 125,
     }
 }
 

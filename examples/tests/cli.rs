@@ -1,0 +1,205 @@
+//! The command line from end to end, as one who knows Docker uses it.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use longshore_testing::{Leftovers, require_root, require_tool, skip};
+
+/// A root directory, and an image of busybox in a layout beside it.
+struct Site {
+    folder: tempfile::TempDir,
+}
+
+impl Site {
+    fn new() -> Result<Self, String> {
+        require_root()?;
+        for tool in ["umoci", "busybox"] {
+            require_tool(tool)?;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let script = r#"
+            umoci init --layout box; umoci new --image box:1; umoci unpack --image box:1 bundle
+            mkdir -p bundle/rootfs/bin bundle/rootfs/etc bundle/rootfs/tmp; cp "$(command -v busybox)" bundle/rootfs/bin/busybox
+            for name in sh cat echo env false hostname id kill ls pwd sleep; do ln -s busybox bundle/rootfs/bin/$name; done
+            printf 'root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/tmp:/bin/sh\n' >bundle/rootfs/etc/passwd
+            echo text >bundle/rootfs/etc/not-a-program
+            umoci repack --image box:1 bundle; umoci config --image box:1 --config.cmd /bin/hostname"#;
+        let made = Command::new("bash")
+            .args(["-euc", script])
+            .current_dir(folder.path())
+            .output()
+            .expect("bash");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let site = Self { folder };
+        site.ok(&["pull", "oci:box:1"]);
+        Ok(site)
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
+        command
+            .arg("--root")
+            .arg(self.path().join("root"))
+            .args(words)
+            .current_dir(self.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().expect("longshore")
+    }
+
+    /// What it prints when it works.
+    fn ok(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert!(
+            output.status.success(),
+            "{words:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Exit code and message when it does not.
+    fn fails(&self, words: &[&str]) -> (i32, String) {
+        let output = self.run(words);
+        assert!(!output.status.success(), "{words:?} worked");
+        (
+            output.status.code().unwrap_or(-1),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    }
+}
+
+const IMAGE: &str = "layout.localhost/box:1";
+
+#[test]
+fn run_in_the_foreground() {
+    let site = match Site::new() {
+        Ok(site) => site,
+        Err(why) => return skip(&why),
+    };
+    let before = Leftovers::now("longshore");
+    assert_eq!(
+        site.ok(&["run", "--rm", "--name", "named", IMAGE]),
+        "named\n",
+        "the image's own command"
+    );
+    assert_eq!(
+        site.ok(&[
+            "run",
+            "--rm",
+            "-e",
+            "A=b",
+            "-w",
+            "/tmp",
+            IMAGE,
+            "sh",
+            "-c",
+            "echo $A; pwd"
+        ]),
+        "b\n/tmp\n"
+    );
+    assert!(
+        site.ok(&["run", "--rm", "-u", "alice", IMAGE, "id"])
+            .starts_with("uid=1000(alice) gid=1000")
+    );
+    assert_eq!(site.fails(&["run", "--rm", IMAGE, "sh", "-c", "exit 7"]).0, 7);
+    let (code, text) = site.fails(&["run", "--rm", IMAGE, "no-such-program"]);
+    assert!(
+        code == 127 && text.contains("executable file not found"),
+        "{code} {text}"
+    );
+    let (code, text) = site.fails(&["run", "--rm", IMAGE, "/etc/not-a-program"]);
+    assert!(code == 126 && text.contains("Permission denied"), "{code} {text}");
+    let (_, text) = site.fails(&["run", "--rm", "--read-only", IMAGE, "sh", "-c", "echo x >/file"]);
+    assert!(text.contains("Read-only file system"), "{text}");
+
+    std::fs::write(site.path().join("shared"), "from the host\n").expect("a file");
+    let volume = format!("{}:/shared:ro", site.path().join("shared").display());
+    assert_eq!(
+        site.ok(&["run", "--rm", "-v", &volume, IMAGE, "cat", "/shared"]),
+        "from the host\n"
+    );
+    let (_, text) = site.fails(&["run", "--rm", "-v", &volume, IMAGE, "sh", "-c", "echo x >/shared"]);
+    assert!(text.contains("Read-only file system"), "{text}");
+    let limited = [
+        "run",
+        "--rm",
+        "--pids-limit",
+        "4",
+        IMAGE,
+        "sh",
+        "-c",
+        "sleep 1 & sleep 1 & sleep 1 & sleep 1 & sleep 1",
+    ];
+    let output = site.run(&limited);
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("can't fork"),
+        "{output:?}"
+    );
+
+    let mut child = site.command(&["run", "--rm", "-i", IMAGE, "cat"]);
+    let mut child = child
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("longshore");
+    child
+        .stdin
+        .take()
+        .expect("a pipe")
+        .write_all(b"typed\n")
+        .expect("written");
+    assert_eq!(child.wait_with_output().expect("ends").stdout, b"typed\n");
+    assert_eq!(site.ok(&["ps", "-a", "-q"]), "", "--rm removes");
+    let left = before.since("longshore");
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn run_in_the_background() {
+    let site = match Site::new() {
+        Ok(site) => site,
+        Err(why) => return skip(&why),
+    };
+    let before = Leftovers::now("longshore");
+    let script = "echo out; echo err >&2; trap 'echo bye; exit 3' TERM; while :; do sleep 0.1; done";
+    assert_eq!(
+        site.ok(&["run", "-d", "--name", "web", IMAGE, "sh", "-c", script]),
+        "web\n"
+    );
+    assert!(site.ok(&["ps"]).contains("running"));
+    let (code, text) = site.fails(&["run", "-d", "--name", "web", IMAGE]);
+    assert!(code == 125 && text.contains("exists already"), "{text}");
+    assert_eq!(site.ok(&["exec", "web", "hostname"]), "web\n");
+    assert_eq!(site.fails(&["exec", "web", "sh", "-c", "exit 9"]).0, 9);
+    let (_, text) = site.fails(&["rm", "web"]);
+    assert!(text.contains("-f kills it first"), "{text}");
+    assert_eq!(site.ok(&["stop", "web"]), "web\n");
+    assert!(
+        site.ok(&["ps", "-a"]).contains("exited (3)"),
+        "{}",
+        site.ok(&["ps", "-a"])
+    );
+    assert_eq!(site.ok(&["logs", "web"]), "out\nbye\n");
+    let (_, text) = site.fails(&["exec", "web", "true"]);
+    assert!(text.contains("stopped"), "{text}");
+    assert_eq!(site.ok(&["rm", "web"]), "web\n");
+
+    site.ok(&["run", "-d", "--name", "sleeper", IMAGE, "sleep", "100"]);
+    site.ok(&["kill", "-s", "KILL", "sleeper"]);
+    assert_eq!(site.ok(&["rm", "-f", "sleeper"]), "sleeper\n");
+    let (code, text) = site.fails(&["logs", "nobody"]);
+    assert!(code == 125 && text.contains("does not exist"), "{text}");
+    assert_eq!(site.ok(&["rmi", IMAGE]), format!("{IMAGE}\n"));
+    assert_eq!(site.ok(&["images", "-q"]), "");
+    let left = before.since("longshore");
+    assert!(left.is_empty(), "{left:?}");
+}
