@@ -1,5 +1,40 @@
 //! The client side of the OCI distribution specification: resolve a reference, fetch and push blobs, pull an image
 //! into a [`ContentStore`](longshore_content::ContentStore).
+//!
+//! [`RegistryClient`] speaks to registries: tokens, redirects, retries. [`OciLayout`] reads an image layout on disk through the same ports. A [`Pull`] brings an image into a content store,
+//! resuming what was cut; [`push_image`] and [`export_layout`] bring it out again.
+//!
+//! # What it is not for
+//! Unpacking: follow the layers' ingests with `longshore-bundle`.
+//!
+//! # Limitations
+//! One host for each registry: mirrors and `hosts.toml` are not here yet, nor are parallel ranges within a layer, referrers and archives of `docker save`.
+//!
+//! # Example
+//! ```
+//! use std::sync::Arc;
+//! use longshore_content::{ContentStore, MemoryStore};
+//! use longshore_distribution::{Pull, PullOptions, RegistryClient};
+//! # use longshore_distribution::conformance::Sample;
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let sample = Sample::new();
+//! # let registry = longshore_registry::Registry::builder().content(Arc::new(sample.store().await)).serve("127.0.0.1:0").await?;
+//! # let (manifest, bytes) = &sample.manifest;
+//! # registry.put_manifest("app", Some("1"), manifest.media_type().as_ref(), bytes.clone()).await?;
+//! # let name = format!("{}/app:1", registry.host());
+//! let client = Arc::new(RegistryClient::builder().build()?);
+//! let content = Arc::new(MemoryStore::new());
+//! // Loopback is spoken to in plain HTTP, all else with TLS. `docker.io/library/alpine:3.20` is a name, too.
+//! let pull = Pull::start(client.into(), content.clone(), &name.parse()?, PullOptions::default()).await?;
+//! let image = pull.finish().await?;
+//! for layer in image.layers() {
+//!     assert_eq!(content.info(layer.digest()).await?.size, layer.size());
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 #![forbid(unsafe_code)]
 

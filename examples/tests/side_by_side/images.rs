@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use longshore::distribution::{export_layout, push_image};
 use longshore::snapshot::Labels;
 use longshore::{Engine, Io};
 use longshore_testing::{require_root, require_tool, skip};
@@ -169,4 +170,55 @@ async fn an_image_of_umoci_by_skopeo_from_docker_registry_is_the_same_tree_and_r
         output.trim(),
         "uid=1000(alice) gid=1000(alice) groups=10(wheel),1000(alice)"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_we_export_and_push_skopeo_and_umoci_read() {
+    if let Err(why) = require() {
+        return skip(&why);
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path();
+    make_image(path);
+    let (_registry, host) = docker_registry(path);
+    let p = path.display();
+    sh(&format!(
+        "skopeo copy -q --dest-tls-verify=false oci:{p}/layout:test docker://{host}/team/app:1"
+    ));
+    let engine = Engine::open(path.join("engine")).await.expect("an engine");
+    let image = engine.pull(format!("{host}/team/app:1")).await.expect("pulled");
+
+    // Our content store is a layout by itself; the export adds the tag.
+    export_layout(&*engine.content, image.target(), "ours", path.join("exported"))
+        .await
+        .expect("exported");
+    let digest = image.target().digest();
+    let read = sh(&format!(
+        "skopeo inspect --raw oci:{p}/exported:ours | sha256sum | cut -d' ' -f1"
+    ));
+    assert_eq!(read.trim(), digest.digest(), "skopeo reads the manifest byte for byte");
+    sh(&format!("skopeo copy -q oci:{p}/exported:ours oci:{p}/copied:ours"));
+    let ours = sh(&format!(
+        "{DESCRIBE}\ncd {p}; umoci unpack --image exported:ours a >/dev/null; describe a/rootfs"
+    ));
+    let theirs = sh(&format!(
+        "{DESCRIBE}\ncd {p}; umoci unpack --image layout:test b >/dev/null; describe b/rootfs"
+    ));
+    assert_same_tree(&ours, &theirs, "the original");
+
+    let name = format!("{host}/pushed/app:2").parse().expect("a reference");
+    push_image(&*engine.pusher, &*engine.content, &name, image.target())
+        .await
+        .expect("pushed");
+    let read = sh(&format!(
+        "skopeo inspect --tls-verify=false --format '{{{{.Digest}}}}' docker://{host}/pushed/app:2"
+    ));
+    assert_eq!(
+        read.trim(),
+        digest.to_string(),
+        "the registry has it under the same digest"
+    );
+    sh(&format!(
+        "skopeo copy -q --src-tls-verify=false docker://{host}/pushed/app:2 oci:{p}/back:2"
+    ));
 }
