@@ -175,17 +175,26 @@ pub(crate) fn set_xattrs_of(file: impl AsFd, xattrs: &[(Vec<u8>, Vec<u8>)]) -> r
     })
 }
 
-/// Opens directory `name` in `dir` even when its mode does not allow its owner to, by changing the mode.
-pub(crate) fn open_locked_dir(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+/// Opens directory `name` in `dir` even when its mode does not allow its owner to, by changing the mode; gives the one that it had then.
+pub(crate) fn open_locked_dir(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<(OwnedFd, Option<Mode>)> {
     match open_dir(dir.as_fd(), name) {
         Err(Errno::ACCESS) => {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let handle = rustix::fs::openat(dir.as_fd(), name, flags, Mode::empty())?;
+            let mode = Mode::from_raw_mode(rustix::fs::fstat(&handle)?.st_mode);
             let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
-            rustix::fs::chmod(path, Mode::RWXU)?;
-            open_dir(dir, name)
+            rustix::fs::chmod(path, mode | Mode::RWXU)?;
+            Ok((open_dir(dir, name)?, Some(mode)))
         }
-        answer => answer,
+        answer => answer.map(|fd| (fd, None)),
+    }
+}
+
+/// Gives a directory the mode back that [`open_locked_dir`] took.
+pub(crate) fn lock_again(dir: impl AsFd, mode: Option<Mode>) -> rustix::io::Result<()> {
+    match mode {
+        Some(mode) => rustix::fs::fchmod(dir, mode),
+        None => Ok(()),
     }
 }
 

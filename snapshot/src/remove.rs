@@ -90,7 +90,7 @@ fn remove_or_open(dir: BorrowedFd<'_>, name: &[u8], kind: FileType) -> rustix::i
         return Ok(None);
     }
     let fd = match at::open_locked_dir(dir, name) {
-        Ok(fd) => fd,
+        Ok((fd, _)) => fd,
         Err(Errno::NOENT) => return Ok(None),
         Err(errno) => return Err(errno),
     };

@@ -436,3 +436,36 @@ fn an_unusual_target_is_named() {
     );
     assert!(error.unwrap_err().to_string().contains("/nonexistent/here"));
 }
+
+#[tokio::test]
+async fn what_only_holds_a_whiteout_is_not_of_the_layer() {
+    if skip_unless_root() {
+        return;
+    }
+    let base = || Layer::new().file("c/a", "").file("c/d/b", "");
+    let tree = same(vec![base(), Layer::new().file("c/.wh.a", "").file(".wh.c", "")]).await;
+    assert!(names(&tree).is_empty());
+    let tree = same(vec![base(), Layer::new().file("c/d/.wh.b", "").file(&opaque("c"), "")]).await;
+    assert_eq!(names(&tree), ["c"]);
+    let tree = same(vec![
+        base(),
+        Layer::new().file("c/d/.wh.b", "").file(".wh..wh..opq", ""),
+    ])
+    .await;
+    assert!(names(&tree).is_empty());
+    let tree = same(vec![
+        base(),
+        Layer::new()
+            .hard_link("kept", "c/a")
+            .file("c/.wh.a", "")
+            .file("c/d/.wh.b", ""),
+    ])
+    .await;
+    assert_eq!(names(&tree), ["c", "c/d", "kept"]);
+    let tree = same(vec![
+        base(),
+        Layer::new().file("c/d/.wh.b", "").file("c/d/new", "").file(".wh.c", ""),
+    ])
+    .await;
+    assert_eq!(names(&tree), ["c", "c/d", "c/d/new"]);
+}

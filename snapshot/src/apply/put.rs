@@ -59,7 +59,7 @@ impl Tree {
             source,
         })?;
         let stat = rustix::fs::fstat(&fd).map_err(self.failed("reading", b""))?;
-        let root = Dir::existing(Vec::new(), fd, &stat, false).map_err(self.failed("opening", b""))?;
+        let root = Dir::existing(Vec::new(), fd, &stat, None, false).map_err(self.failed("opening", b""))?;
         let root = self.describe_dir(root, entry, b"")?;
         self.replace_root(root);
         Ok(())
@@ -97,12 +97,13 @@ impl Tree {
     fn existing_dir(&mut self, name: &[u8]) -> Result<Dir> {
         let opened = match self.bound_by_modes() {
             true => at::open_locked_dir(&self.top().fd, name),
-            false => at::open_dir(&self.top().fd, name),
+            false => at::open_dir(&self.top().fd, name).map(|fd| (fd, None)),
         };
         match opened {
-            Ok(fd) => {
+            Ok((fd, locked)) => {
                 let stat = rustix::fs::fstat(&fd).map_err(self.failed("reading", name))?;
-                Dir::existing(name.to_vec(), fd, &stat, self.bound_by_modes()).map_err(self.failed("opening", name))
+                Dir::existing(name.to_vec(), fd, &stat, locked, self.bound_by_modes())
+                    .map_err(self.failed("opening", name))
             }
             Err(Errno::NOTDIR | Errno::LOOP) => {
                 remove_all(self.here(), name).map_err(self.failed("replacing", name))?;
@@ -216,14 +217,29 @@ impl Tree {
         if self.path_of_name(name) == real_target {
             return Ok(());
         }
+        let locked = self.unlock(&from).map_err(self.failed("opening the target of", name))?;
         let linked = self.place(name, |dir| {
             rustix::fs::linkat(&from, target_name, dir, name, AtFlags::empty())
         });
+        at::lock_again(&from, locked).map_err(self.failed("setting the mode of the target of", name))?;
         match linked {
             // It was inside of what it replaces.
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Err(no_target()),
             answer => answer,
         }
+    }
+
+    /// Makes a directory that was left already accessible to its owner again; gives the mode to be restored.
+    fn unlock(&self, dir: &OwnedFd) -> rustix::io::Result<Option<Mode>> {
+        if !self.bound_by_modes() {
+            return Ok(None);
+        }
+        let mode = Mode::from_raw_mode(rustix::fs::fstat(dir)?.st_mode);
+        if mode.contains(Mode::RWXU) {
+            return Ok(None);
+        }
+        rustix::fs::fchmod(dir, mode | Mode::RWXU)?;
+        Ok(Some(mode))
     }
 
     /// Sees to it that `name` is in our own tree, copying it up from a lower layer; false if there is no such file.
@@ -241,6 +257,8 @@ impl Tree {
         let ownership = self.ownership;
         copy_node(dir.as_fd(), &last, &stat, self.here(), name, ownership).map_err(self.failed("copying up", name))?;
         self.count(stat.st_size as u64);
+        let path = self.path_of_name(name);
+        self.brought.insert(path);
         Ok(true)
     }
 

@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -38,6 +38,9 @@ pub(super) struct Tree {
     entered: Option<Vec<u8>>,
     /// What this layer made, when the target was not empty.
     pub(super) mine: Option<Mine>,
+    /// What was copied up from a lower layer although no entry of this layer is in it: directories that hold a whiteout, targets of hard
+    /// links. It is not this layer's, so a whiteout hides it.
+    pub(super) brought: HashSet<Vec<u8>>,
     /// The caller is bound by the modes of the directories.
     bound_by_modes: bool,
     pub(super) usage: Usage,
@@ -88,11 +91,12 @@ impl Tree {
             stack: Vec::new(),
             entered: None,
             mine: (!empty).then(Mine::default),
+            brought: HashSet::new(),
             bound_by_modes: !rustix::process::geteuid().is_root(),
             usage: Usage::default(),
             skipped: Skipped::default(),
         };
-        tree.push(Vec::new(), fd)?;
+        tree.push(Vec::new(), fd, None)?;
         tree.top_mut().layers = Some(layers);
         Ok(tree)
     }
@@ -220,11 +224,11 @@ impl Tree {
     fn step(&mut self, name: &[u8], missing: Missing) -> Result<Step> {
         let opened = match self.bound_by_modes {
             true => at::open_locked_dir(&self.top().fd, name),
-            false => at::open_dir(&self.top().fd, name),
+            false => at::open_dir(&self.top().fd, name).map(|fd| (fd, None)),
         };
         match opened {
-            Ok(fd) => {
-                self.push(name.to_vec(), fd)?;
+            Ok((fd, locked)) => {
+                self.push(name.to_vec(), fd, locked)?;
                 Ok(Step::Entered)
             }
             Err(Errno::NOENT) => self.step_into_lower(name, missing),
@@ -238,6 +242,10 @@ impl Tree {
         match self.find_below(name)? {
             Found::Directory(layers) => {
                 let dir = self.copy_up_dir(name, layers)?;
+                if missing == Missing::Stop {
+                    let path = self.path_of_name(name);
+                    self.brought.insert(path);
+                }
                 self.stack.push(dir);
                 Ok(Step::Entered)
             }
@@ -290,9 +298,9 @@ impl Tree {
     }
 
     /// Puts an existing directory on the stack.
-    fn push(&mut self, name: Vec<u8>, fd: OwnedFd) -> Result<()> {
+    fn push(&mut self, name: Vec<u8>, fd: OwnedFd, locked: Option<Mode>) -> Result<()> {
         let stat = rustix::fs::fstat(&fd).map_err(at::failed("reading a directory of", &self.root))?;
-        let dir = Dir::existing(name, fd, &stat, self.bound_by_modes)
+        let dir = Dir::existing(name, fd, &stat, locked, self.bound_by_modes)
             .map_err(at::failed("opening a directory of", &self.root))?;
         self.stack.push(dir);
         Ok(())
@@ -408,19 +416,34 @@ impl Tree {
 
     /// Notes that this layer made or changed `name` in the directory entered last.
     pub(super) fn mark(&mut self, name: &[u8]) {
-        if self.mine.is_some() {
+        if self.mine.is_some() || !self.brought.is_empty() {
             let path = self.path_of_name(name);
-            if let Some(mine) = &mut self.mine {
-                mine.add_with_parents(&path);
-            }
+            self.mark_path(&path);
         }
     }
 
     /// Notes that this layer has the directory entered last.
     pub(super) fn mark_here(&mut self) {
         let path = self.path_here();
+        self.mark_path(&path);
+    }
+
+    fn mark_path(&mut self, path: &[u8]) {
         if let Some(mine) = &mut self.mine {
-            mine.add_with_parents(&path);
+            mine.add_with_parents(path);
+        }
+        let mut rest = path;
+        while !self.brought.is_empty() && !rest.is_empty() {
+            self.brought.remove(rest);
+            rest = super::path::split(rest).0;
+        }
+    }
+
+    /// Whether `path` is of this layer, rather than of what was there before it.
+    pub(super) fn is_mine(&self, path: &[u8]) -> bool {
+        match &self.mine {
+            Some(mine) => mine.contains(path),
+            None => !self.brought.contains(path),
         }
     }
 }
@@ -439,11 +462,17 @@ impl Dir {
     }
 
     /// One that was there: it gets its time back when it is left, and its mode if we must change that to work in it.
-    pub(super) fn existing(name: Vec<u8>, fd: OwnedFd, stat: &Stat, bound_by_modes: bool) -> rustix::io::Result<Self> {
+    pub(super) fn existing(
+        name: Vec<u8>,
+        fd: OwnedFd,
+        stat: &Stat,
+        locked: Option<Mode>,
+        bound_by_modes: bool,
+    ) -> rustix::io::Result<Self> {
         let mut dir = Self::new(name, fd);
         dir.layers = None;
         dir.mtime = Some(at::mtime(stat).last_modification);
-        let mode = Mode::from_raw_mode(stat.st_mode);
+        let mode = locked.unwrap_or(Mode::from_raw_mode(stat.st_mode));
         if bound_by_modes && !mode.contains(Mode::RWXU) {
             dir.set_mode(mode, bound_by_modes)?;
         }

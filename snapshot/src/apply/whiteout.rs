@@ -18,16 +18,17 @@ impl Tree {
         }
         match at::stat(&self.top().fd, name) {
             Ok(stat) if self.is_overlay() && at::is_whiteout(&stat) => return Ok(()),
-            Ok(stat) if self.is_mine(name) => {
+            Ok(stat) if self.is_mine(&self.path_of_name(name)) => {
                 if at::file_type(&stat) != FileType::Directory {
                     return Ok(());
                 }
-                let dir = at::open_locked_dir(&self.top().fd, name).map_err(self.failed("opening", name))?;
+                let (dir, locked) = at::open_locked_dir(&self.top().fd, name).map_err(self.failed("opening", name))?;
                 let path = self.path_of_name(name);
                 if !matches!(self.find_below(name)?, Found::Nothing) {
                     self.hide_below(&dir, name)?;
                 }
-                return self.purge(dir, path);
+                self.purge(&dir, path)?;
+                return at::lock_again(&dir, locked).map_err(self.failed("setting the mode of", name));
             }
             Ok(_) => remove_all(self.here(), name).map_err(self.failed("removing", name))?,
             Err(Errno::NOENT) => {}
@@ -47,8 +48,7 @@ impl Tree {
             if self.at_root() {
                 self.hide_root(&layers)?;
             } else {
-                self.make_opaque(&self.top().fd)
-                    .map_err(self.failed("marking as opaque", b""))?;
+                self.hide_below(&self.top().fd, b"")?;
             }
             self.cut_off_here();
         }
@@ -58,7 +58,7 @@ impl Tree {
         })?;
         self.mark_here();
         self.here();
-        self.purge(dir, self.path_here())
+        self.purge(&dir, self.path_here())
     }
 
     /// Overlay does not look at the mark on the root directory, so each name that the lower ones have there is hidden.
@@ -73,10 +73,15 @@ impl Tree {
                 };
                 match ours {
                     None => self.make_whiteout(&name)?,
+                    Some(_) if !self.is_mine(&name) => {
+                        remove_all(self.here(), &name).map_err(self.failed("removing", &name))?;
+                        self.make_whiteout(&name)?;
+                    }
                     Some(FileType::Directory) => {
-                        let dir = at::open_locked_dir(&self.top().fd, &name).map_err(self.failed("opening", &name))?;
-                        self.make_opaque(&dir)
-                            .map_err(self.failed("marking as opaque", &name))?;
+                        let opened = at::open_locked_dir(&self.top().fd, &name);
+                        let (dir, locked) = opened.map_err(self.failed("opening", &name))?;
+                        self.hide_below(&dir, &name)?;
+                        at::lock_again(&dir, locked).map_err(self.failed("setting the mode of", &name))?;
                     }
                     Some(_) => {}
                 }
@@ -99,18 +104,24 @@ impl Tree {
     }
 
     /// Removes from a directory what is not of this layer. When the target was empty at first, everything is.
-    fn purge(&mut self, dir: OwnedFd, path: Vec<u8>) -> Result<()> {
-        let Some(mine) = &self.mine else { return Ok(()) };
+    fn purge(&mut self, dir: &OwnedFd, path: Vec<u8>) -> Result<()> {
+        if self.mine.is_none() && self.brought.is_empty() {
+            return Ok(());
+        }
         let failed = |path: &[u8]| at::failed("clearing", self.root.join(super::os(path)));
-        let names = at::list(&dir).map_err(failed(&path))?;
-        let mut open = vec![(dir, path, names)];
+        let names = at::list(dir).map_err(failed(&path))?;
+        let mut open = vec![(at::open_dir(dir, b".").map_err(failed(&path))?, path, names)];
         while let Some((dir, path, names)) = open.last_mut() {
             let Some((name, _)) = names.pop() else {
                 open.pop();
                 continue;
             };
             let inner = join(path, &name);
-            if !mine.contains(&inner) {
+            // Whiteouts at the root stay: they are how its marker is kept.
+            let whiteout = path.is_empty()
+                && self.is_overlay()
+                && at::is_whiteout(&at::stat(&*dir, &name).map_err(failed(&inner))?);
+            if !whiteout && !self.is_mine(&inner) {
                 remove_all(&*dir, &name).map_err(failed(&inner))?;
                 continue;
             }
@@ -125,13 +136,6 @@ impl Tree {
         }
         Ok(())
     }
-
-    fn is_mine(&self, name: &[u8]) -> bool {
-        match &self.mine {
-            Some(mine) => mine.contains(&self.path_of_name(name)),
-            None => true,
-        }
-    }
 }
 
 /// Removes all whiteouts below a directory.
@@ -144,12 +148,13 @@ fn remove_whiteouts(dir: &OwnedFd) -> rustix::io::Result<()> {
             {
                 rustix::fs::unlinkat(dir, &name, rustix::fs::AtFlags::empty())?;
             }
-            Some((name, FileType::Directory | FileType::Unknown)) => match at::open_locked_dir(&*dir, &name) {
+            Some((name, FileType::Directory | FileType::Unknown)) => match at::open_dir(&*dir, &name) {
                 Ok(inner) => {
                     let names = at::list(&inner)?;
                     open.push((inner, names));
                 }
-                Err(Errno::NOTDIR | Errno::LOOP) => {}
+                // The caller's own directory that bars the caller can't hold a whiteout worth the trouble.
+                Err(Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => {}
                 Err(errno) => return Err(errno),
             },
             Some(_) => {}
