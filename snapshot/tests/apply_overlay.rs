@@ -468,4 +468,12 @@ async fn what_only_holds_a_whiteout_is_not_of_the_layer() {
     ])
     .await;
     assert_eq!(names(&tree), ["c", "c/d", "c/d/new"]);
+
+    // The way to the root leads through a directory below.
+    let tree = same(vec![
+        Layer::new().symlink("b/up", ".."),
+        Layer::new().file(&opaque("b/up"), ""),
+    ])
+    .await;
+    assert!(names(&tree).is_empty());
 }

@@ -38,8 +38,8 @@ pub(super) struct Tree {
     entered: Option<Vec<u8>>,
     /// What this layer made, when the target was not empty.
     pub(super) mine: Option<Mine>,
-    /// What was copied up from a lower layer although no entry of this layer is in it: directories that hold a whiteout, targets of hard
-    /// links. It is not this layer's, so a whiteout hides it.
+    /// What was copied up from a lower layer although no entry of this layer is in it: directories that hold a whiteout or were
+    /// passed through, targets of hard links. It is not this layer's, so a whiteout hides it.
     pub(super) brought: HashSet<Vec<u8>>,
     /// The caller is bound by the modes of the directories.
     bound_by_modes: bool,
@@ -242,10 +242,8 @@ impl Tree {
         match self.find_below(name)? {
             Found::Directory(layers) => {
                 let dir = self.copy_up_dir(name, layers)?;
-                if missing == Missing::Stop {
-                    let path = self.path_of_name(name);
-                    self.brought.insert(path);
-                }
+                let path = self.path_of_name(name);
+                self.brought.insert(path);
                 self.stack.push(dir);
                 Ok(Step::Entered)
             }
