@@ -3,13 +3,17 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use longshore_testing::{Leftovers, require_root, require_tool, skip};
 
-/// A root directory, and an image of busybox in a layout beside it.
+/// A root directory, and an image of busybox in a layout beside it. One at a time: what is left behind is told by the path of the cgroups, which all containers share.
 struct Site {
     folder: tempfile::TempDir,
+    _turn: MutexGuard<'static, ()>,
 }
+
+static TURN: Mutex<()> = Mutex::new(());
 
 impl Site {
     fn new() -> Result<Self, String> {
@@ -31,7 +35,10 @@ impl Site {
             .output()
             .expect("bash");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let site = Self { folder };
+        let site = Self {
+            folder,
+            _turn: TURN.lock().unwrap_or_else(PoisonError::into_inner),
+        };
         site.ok(&["pull", "oci:box:1"]);
         Ok(site)
     }
@@ -85,7 +92,7 @@ fn run_in_the_foreground() {
         Ok(site) => site,
         Err(why) => return skip(&why),
     };
-    let before = Leftovers::now("longshore");
+    let before = Leftovers::now("/longshore/");
     assert_eq!(
         site.ok(&["run", "--rm", "--name", "named", IMAGE]),
         "named\n",
@@ -159,7 +166,7 @@ fn run_in_the_foreground() {
         .expect("written");
     assert_eq!(child.wait_with_output().expect("ends").stdout, b"typed\n");
     assert_eq!(site.ok(&["ps", "-a", "-q"]), "", "--rm removes");
-    let left = before.since("longshore");
+    let left = before.since("/longshore/");
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -169,7 +176,7 @@ fn run_in_the_background() {
         Ok(site) => site,
         Err(why) => return skip(&why),
     };
-    let before = Leftovers::now("longshore");
+    let before = Leftovers::now("/longshore/");
     let script = "echo out; echo err >&2; trap 'echo bye; exit 3' TERM; while :; do sleep 0.1; done";
     assert_eq!(
         site.ok(&["run", "-d", "--name", "web", IMAGE, "sh", "-c", script]),
@@ -200,6 +207,6 @@ fn run_in_the_background() {
     assert!(code == 125 && text.contains("does not exist"), "{text}");
     assert_eq!(site.ok(&["rmi", IMAGE]), format!("{IMAGE}\n"));
     assert_eq!(site.ok(&["images", "-q"]), "");
-    let left = before.since("longshore");
+    let left = before.since("/longshore/");
     assert!(left.is_empty(), "{left:?}");
 }

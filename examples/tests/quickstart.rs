@@ -3,9 +3,17 @@
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use longshore_testing::{Leftovers, require_root, skip};
+
+/// The container has the same name, and so the same cgroup, in every root: one test at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn quickstart(root: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quickstart"));
@@ -26,6 +34,7 @@ fn the_main_job_works_from_end_to_end() {
     if let Err(why) = require_root() {
         return skip(&why);
     }
+    let _turn = turn();
     let folder = tempfile::tempdir().expect("a folder");
     let output = quickstart(folder.path()).output().expect("quickstart");
     let told = text(&output);
@@ -50,6 +59,7 @@ fn an_ordinary_user_can_do_the_same() {
         return skip(&format!("{why} to become an ordinary user"));
     }
     const NOBODY: u32 = 65534;
+    let _turn = turn();
     let folder = tempfile::tempdir().expect("a folder");
     std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY)).expect("chown");
     // The program may lie where others can't look.
@@ -79,6 +89,7 @@ fn a_command_of_ones_own_and_its_exit_code() {
     if let Err(why) = require_root() {
         return skip(&why);
     }
+    let _turn = turn();
     let folder = tempfile::tempdir().expect("a folder");
     let output = quickstart(folder.path())
         .args(["--", "/bin/sh", "-c", "echo mine; exit 7"])
@@ -102,6 +113,7 @@ fn killed_at_any_moment_the_next_run_works_and_nothing_is_left() {
         .ok()
         .and_then(|times| times.parse().ok())
         .unwrap_or(12);
+    let _turn = turn();
     let folder = tempfile::tempdir().expect("a folder");
     let marker = "quickstart";
     let before = Leftovers::now(marker);

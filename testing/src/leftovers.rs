@@ -2,17 +2,19 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What exists on the machine outside a test's own folders: mounts of this namespace, cgroups, children of this process.
+/// What exists on the machine outside a test's own folders: mounts of this namespace, cgroups, processes in those cgroups.
 /// Taken before and compared after, it shows what a test left behind.
+///
+/// Cgroups and processes are told apart by a marker in the group's path, so that tests which run at the same time are not taken for one another's leftovers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leftovers {
     mounts: BTreeSet<String>,
     cgroups: BTreeSet<PathBuf>,
-    children: BTreeSet<String>,
+    processes: BTreeSet<String>,
 }
 
 impl Leftovers {
-    /// What there is now. Cgroups are looked for by `marker`: those whose path contains it.
+    /// What there is now, of cgroups those whose path contains `marker`.
     pub fn now(marker: &str) -> Self {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let mounts = mounts
@@ -25,7 +27,7 @@ impl Leftovers {
         Self {
             mounts,
             cgroups,
-            children: children(),
+            processes: find_processes(marker),
         }
     }
 
@@ -37,11 +39,11 @@ impl Leftovers {
             .cgroups
             .difference(&self.cgroups)
             .map(|path| format!("cgroup {}", path.display()));
-        let children = now
-            .children
-            .difference(&self.children)
-            .map(|child| format!("process {child}"));
-        mounts.chain(cgroups).chain(children).collect()
+        let processes = now
+            .processes
+            .difference(&self.processes)
+            .map(|process| format!("process {process}"));
+        mounts.chain(cgroups).chain(processes).collect()
     }
 }
 
@@ -61,19 +63,19 @@ fn find_groups(folder: &Path, marker: &str, depth: u32, found: &mut BTreeSet<Pat
     }
 }
 
-/// Living or unreaped processes whose parent is this one, as `pid name`.
-fn children() -> BTreeSet<String> {
-    let own = std::process::id().to_string();
+/// Processes in a cgroup whose path contains the marker, as `pid name`.
+fn find_processes(marker: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
-            continue;
-        };
-        let Some((head, tail)) = stat.rsplit_once(") ") else {
-            continue;
-        };
-        if tail.split(' ').nth(1) == Some(own.as_str()) {
-            found.insert(head.replacen('(', "", 1));
+        let groups = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+        // What has ended and only waits for its parent to notice is not left behind by us.
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let ended = stat
+            .rsplit_once(") ")
+            .is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']));
+        if groups.contains(marker) && !ended {
+            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            found.insert(format!("{} {}", entry.file_name().to_string_lossy(), name.trim()));
         }
     }
     found
@@ -84,16 +86,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_child_that_was_not_there_is_told() {
-        let before = Leftovers::now("no-such-marker");
+    fn a_cgroup_and_its_process_are_told() {
+        let group = PathBuf::from(format!("/sys/fs/cgroup/pids/testing-{}", std::process::id()));
+        if fs::create_dir(&group).is_err() {
+            return crate::skip("needs root and the pids hierarchy of cgroup v1");
+        }
+        let marker = group.file_name().expect("it has a name").to_string_lossy().into_owned();
+        let empty = Leftovers::now("no-such-marker");
         let mut child = std::process::Command::new("sleep").arg("30").spawn().expect("sleep");
-        let left = before.since("no-such-marker");
+        fs::write(group.join("cgroup.procs"), child.id().to_string()).expect("moved");
+        let left = empty.since(&marker);
         child.kill().expect("kill");
         child.wait().expect("wait");
-        assert!(
-            left.iter()
-                .any(|line| line.starts_with("process ") && line.ends_with("sleep")),
-            "{left:?}"
-        );
+        fs::remove_dir(&group).expect("removed");
+        assert!(left.contains(&format!("cgroup {}", group.display())), "{left:?}");
+        assert!(left.contains(&format!("process {} sleep", child.id())), "{left:?}");
+        assert_eq!(empty.since(&marker), [] as [String; 0], "and no more when it is gone");
     }
 }
