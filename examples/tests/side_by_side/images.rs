@@ -65,6 +65,13 @@ rm -rf bundle
     ));
 }
 
+/// Runs a script that can `describe`, in a mount namespace that ends with it: the machine sees none of its mounts.
+fn in_own_mounts(script: &str) -> String {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), format!("{DESCRIBE}\n{script}\n")).expect("the script");
+    sh(&format!("unshare -m bash -euo pipefail {}", file.path().display()))
+}
+
 /// The tree of a view of our snapshot, mounted in a namespace that ends with the description.
 async fn our_tree(engine: &Engine, chain_id: &str) -> String {
     let mounts = engine
@@ -75,13 +82,12 @@ async fn our_tree(engine: &Engine, chain_id: &str) -> String {
     let [mount] = mounts.as_slice() else {
         panic!("more than one mount: {mounts:?}")
     };
-    let options = mount.options.join(",");
     let target = tempfile::tempdir().expect("a folder");
-    let described = sh(&format!(
-        "export DESCRIBE='{}'; unshare -m bash -euc 'eval \"$DESCRIBE\"; mount -t {} {} -o \"{options}\" {t}; describe {t}'",
-        DESCRIBE.replace('\'', r"'\''"),
+    let described = in_own_mounts(&format!(
+        "mount -t {} {} -o '{}' {t}; describe {t}",
         mount.fs_type,
         mount.source.display(),
+        mount.options.join(","),
         t = target.path().display()
     ));
     engine.snapshotter.remove("compare").await.expect("the view goes");
@@ -143,9 +149,9 @@ async fn an_image_of_umoci_by_skopeo_from_docker_registry_is_the_same_tree_and_r
     assert_same_tree(&ours, &theirs, "umoci");
 
     let (_containerd, socket) = containerd(path);
-    let theirs = sh(&format!(
-        "{DESCRIBE}\ncd {p}; ctr='ctr -a {}'; $ctr images pull --plain-http {host}/team/app:1 >/dev/null; mkdir ctr
-         $ctr images mount {host}/team/app:1 ctr >/dev/null; trap 'umount ctr' EXIT; describe ctr",
+    let theirs = in_own_mounts(&format!(
+        "cd {p}; ctr='ctr -a {}'; $ctr images pull --plain-http {host}/team/app:1 >/dev/null; mkdir ctr
+         $ctr images mount {host}/team/app:1 ctr >/dev/null; describe ctr",
         socket.display()
     ));
     // containerd 1.6 gives directories that a later layer only passes through the time of the unpacking; umoci and we keep their own.
