@@ -58,6 +58,13 @@ impl Engine {
         format!("{}/{id}", self.namespace)
     }
 
+    /// A cgroup that no engine with another root shares, nor another namespace of this one.
+    fn cgroup(&self, id: &ContainerId) -> PathBuf {
+        let engine = format!("{}\0{}", self.root.display(), self.namespace);
+        let hash = longshore_content::sha256(engine.as_bytes());
+        format!("/longshore/{id}-{}", &hash.digest()[..12]).into()
+    }
+
     pub(crate) fn bundle_directory(&self, id: &ContainerId) -> PathBuf {
         self.root.join("bundles").join(&self.namespace).join(id.as_str())
     }
@@ -224,7 +231,7 @@ async fn build_spec(
 ) -> Result<Spec> {
     let builder = engine
         .privilege
-        .adapt(SpecBuilder::new(image.config()))
+        .adapt(SpecBuilder::new(image.config()), || engine.cgroup(id))
         .hostname(id.as_str());
     let builder = changes.into_iter().fold(builder, |builder, change| change(builder));
     let work = move || {

@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use longshore_bundle::{IdMappings, Rootless, SpecBuilder, UnpackOptions};
 use longshore_snapshot::Ownership;
 
@@ -29,9 +31,10 @@ impl Privilege {
         }
     }
 
-    pub(crate) fn adapt(&self, spec: SpecBuilder) -> SpecBuilder {
+    /// The spec that suits it. A user without privileges has no cgroups, unless its [`Rootless`] says so.
+    pub(crate) fn adapt(&self, spec: SpecBuilder, cgroup: impl FnOnce() -> PathBuf) -> SpecBuilder {
         match self {
-            Self::Root => spec,
+            Self::Root => spec.cgroups_path(cgroup()),
             Self::User(rootless) => spec.rootless(rootless.clone()),
         }
     }

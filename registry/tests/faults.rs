@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod support;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,7 +34,7 @@ impl Faulty {
             .collect();
         let digest = registry.put_blob(blob.clone()).await.unwrap();
         registry.link_blob("a", &digest).await.unwrap();
-        let client = Client::builder()
+        let client = support::http()
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .unwrap();
@@ -179,7 +181,7 @@ async fn hangup_and_delay() {
         .add("/blobs/", Fault::Delay(Duration::from_millis(30)))
         .times(1);
     // Clients may try a GET again by themselves when a kept connection was closed, so a fresh one is used.
-    let fresh = Client::builder().retry(reqwest::retry::never()).build().unwrap();
+    let fresh = support::http().retry(reqwest::retry::never()).build().unwrap();
     assert!(fresh.get(faulty.url()).send().await.is_err());
     assert!(faulty.registry.requests()[0].status.is_none());
     assert_eq!(faulty.get().await.status(), StatusCode::OK);
@@ -215,7 +217,7 @@ async fn unauthorized_in_the_middle() {
         .await
         .unwrap();
     faults.add("/v2/", Fault::Unauthorized).skip(1).times(1);
-    let client = Client::new();
+    let client = support::http().build().expect("a client");
     let mut statuses = Vec::new();
     for _ in 0..3 {
         let request = client

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod support;
+
 use std::time::Duration;
 
 use longshore_content::sha256;
@@ -28,7 +30,7 @@ impl Api {
         let registry = Registry::builder().auth(auth).serve("127.0.0.1:0").await.unwrap();
         Self {
             registry,
-            client: Client::new(),
+            client: support::http().build().expect("a client"),
         }
     }
 

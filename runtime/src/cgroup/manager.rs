@@ -269,6 +269,9 @@ impl Manager {
                 return Ok(None);
             };
             if last && !fresh && !next.is_unused()? {
+                // Somebody else's, which this user could not have joined in any case: as if it could not be made.
+                rustix::fs::access(whole.join("cgroup.procs"), rustix::fs::Access::WRITE_OK)
+                    .map_err(|errno| fault(errno.into()))?;
                 return Err(Error::Cgroup {
                     path: whole,
                     action: "use the group for a new container: it has processes; choose another cgroupsPath".into(),
