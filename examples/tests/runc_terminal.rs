@@ -196,6 +196,8 @@ fn a_container_survives_the_program_and_can_be_found() {
     let bench = bench!("echo READY; while :; do sleep 1; done");
     let id = bench.id("survivor");
     let mut child = foreground(&bench, &id);
+    // Not in the middle of the start, which a program that is killed there leaves unfinished.
+    bench.wait_for(&id, "running");
     child.kill().unwrap();
     child.wait().unwrap();
     bench.wait_for(&id, "running");

@@ -5,6 +5,10 @@ mod support;
 use longshore_runtime::conformance::{Fixture, all};
 use longshore_runtime::{ContainerId, CreateRequest, Io};
 use support::{Place, place, spec};
+use tokio::sync::Mutex;
+
+/// The suite's containers have the same names each time, and so the same cgroups: one run at a time.
+static TURN: Mutex<()> = Mutex::const_new(());
 
 impl Fixture for Place {
     fn request(&self, id: &ContainerId, line: &str, io: Io) -> CreateRequest {
@@ -14,12 +18,14 @@ impl Fixture for Place {
 
 #[tokio::test]
 async fn this_machines_executor_keeps_the_contract_on_one_thread() {
+    let _turn = TURN.lock().await;
     let Some(place) = place() else { return };
     all(&place.executor, &place).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn this_machines_executor_keeps_the_contract_on_many() {
+    let _turn = TURN.lock().await;
     let Some(place) = place() else { return };
     all(&place.executor, &place).await;
 }

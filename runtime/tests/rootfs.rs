@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use longshore_linux::Mount;
 use longshore_runtime::{DeleteMode, Error, Executor, Io, ProcessId};
 use serde_json::{Value, json};
-use support::{Place, chain, new_id, place, spec};
+use support::{Place, chain, new_id, not_mounted_here, place, spec};
 
 /// An overlay of `layers` empty layers and the test's root filesystem; the upper layer is in `upper`.
 fn overlay(place: &Place, layers: usize, deep: &str) -> (Vec<Mount>, PathBuf) {
@@ -50,14 +50,6 @@ async fn run_on(place: &Place, mounts: Vec<Mount>, spec: &Value) -> Result<(u32,
     std::io::Read::read_to_string(&mut ends.stdout, &mut out).expect("text");
     std::io::Read::read_to_string(&mut ends.stderr, &mut out).expect("text");
     Ok((exit.code, out))
-}
-
-fn not_mounted_here(place: &Place) {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("readable");
-    assert!(
-        !mounts.contains(place.dir.path().to_str().expect("text")),
-        "a mount is left in the host"
-    );
 }
 
 #[tokio::test]
@@ -154,57 +146,6 @@ async fn a_second_mount_goes_into_the_root_and_a_read_only_one_stays_so() {
         .await
         .unwrap_or_else(|e| panic!("{}", chain(&e)));
     assert!(out.starts_with("insiderefused\n"), "{out}");
-}
-
-#[tokio::test]
-async fn a_step_that_fails_names_its_field_and_leaves_nothing() {
-    let Some(place) = place() else { return };
-    type Change = fn(&mut Value);
-    let changes: [(&str, Change, &str); 6] = [
-        ("root", |s| s["root"]["path"] = json!("/nowhere/at/all"), "root.path"),
-        (
-            "mount",
-            |s| s["mounts"][5]["type"] = json!("no-such-filesystem"),
-            "mounts[5]",
-        ),
-        (
-            "source",
-            |s| s["mounts"][5] = json!({ "destination": "/x", "source": "/nowhere", "options": ["bind"] }),
-            "mounts[5]",
-        ),
-        ("cwd", |s| s["process"]["cwd"] = json!("/bin/sh"), "process.cwd"),
-        (
-            "rlimit",
-            |s| s["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 1u64 << 40, "hard": 1u64 << 40 }]),
-            "process.rlimits[0]",
-        ),
-        (
-            "sysctl",
-            |s| s["linux"]["sysctl"] = json!({ "net.no.such": "1" }),
-            "linux.sysctl.net.no.such",
-        ),
-    ];
-    for (name, change, field) in changes {
-        let mut spec = spec(&["true"]);
-        change(&mut spec);
-        let error = place.try_run(&spec).await.expect_err(name);
-        assert!(chain(&error).starts_with(field), "{name}: {}", chain(&error));
-        assert!(
-            place.executor.list().await.expect("a list").is_empty(),
-            "{name} left state behind"
-        );
-        let children = fs::read_dir("/proc/self/task").expect("readable").filter_map(|t| {
-            fs::read_to_string(t.ok()?.path().join("children"))
-                .ok()
-                .filter(|c| !c.is_empty())
-        });
-        assert_eq!(
-            children.collect::<Vec<_>>(),
-            Vec::<String>::new(),
-            "{name} left a process behind"
-        );
-    }
-    not_mounted_here(&place);
 }
 
 fn script(dir: &Path, name: &str, body: &str) -> PathBuf {

@@ -190,3 +190,12 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// Nothing of the place is mounted in this namespace.
+pub fn not_mounted_here(place: &Place) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("readable");
+    assert!(
+        !mounts.contains(place.dir.path().to_str().expect("text")),
+        "a mount is left in the host"
+    );
+}

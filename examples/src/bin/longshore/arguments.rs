@@ -46,7 +46,7 @@ pub(crate) enum Command {
     Kill(Kill),
     /// Remove containers that have stopped
     Rm(Rm),
-    /// Remove images by name, and what nothing else needs
+    /// Remove images by name (what they consist of stays: nothing is collected yet)
     Rmi(Rmi),
 }
 
