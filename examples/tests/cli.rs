@@ -200,6 +200,12 @@ fn run_in_the_background() {
     assert!(text.contains("stopped"), "{text}");
     assert_eq!(site.ok(&["rm", "web"]), "web\n");
 
+    assert_eq!(site.ok(&["run", "--name", "short", IMAGE]), "short\n");
+    assert!(
+        site.ok(&["ps", "-a"]).contains("/bin/hostname"),
+        "the image's command is shown"
+    );
+    site.ok(&["rm", "short"]);
     site.ok(&["run", "-d", "--name", "sleeper", IMAGE, "sleep", "100"]);
     site.ok(&["kill", "-s", "KILL", "sleeper"]);
     assert_eq!(site.ok(&["rm", "-f", "sleeper"]), "sleeper\n");

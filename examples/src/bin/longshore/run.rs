@@ -187,12 +187,25 @@ async fn create(engine: &Engine, run: &Run, name: &str, image: &Image, io: Io) -
     if !run.command.is_empty() {
         builder = builder.args(run.command.clone());
     }
-    let shown = if run.command.is_empty() {
-        String::new()
-    } else {
-        run.command.join(" ")
+    Ok(builder.extension(COMMAND, shown(run, image).into()).create().await?)
+}
+
+/// What `ps` shows as the command: entrypoint and arguments, given or the image's.
+fn shown(run: &Run, image: &Image) -> String {
+    let config = image.config().config().as_ref();
+    let of_image = |words: Option<&Option<Vec<String>>>| words.cloned().flatten().unwrap_or_default();
+    let (mut words, mut args) = match &run.entrypoint {
+        Some(program) => (vec![program.clone()], Vec::new()),
+        None => (
+            of_image(config.map(|config| config.entrypoint())),
+            of_image(config.map(|config| config.cmd())),
+        ),
     };
-    Ok(builder.extension(COMMAND, shown.into()).create().await?)
+    if !run.command.is_empty() {
+        args = run.command.clone();
+    }
+    words.append(&mut args);
+    words.join(" ").replace(|c: char| c.is_control(), " ")
 }
 
 /// The options of `run` that change the runtime spec.
