@@ -32,6 +32,9 @@ for directory in /tmp /run /var/tmp; do
 done
 mkdir -p "$scratch"
 mount -t hostfs -o "$scratch" none "$scratch"
+while read -r path; do
+    [ -z "$path" ] || [ -e "$path" ] || { mkdir -p "$path" && mount -r -t hostfs -o "$path" none "$path"; }
+done <"$scratch/visible"
 
 for module in fs/overlayfs/overlay drivers/net/veth drivers/net/tun; do
     # No package of Debian's base installs insmod; busybox has one.

@@ -29,6 +29,8 @@ binary=$(realpath "$1")
 shift
 printf '%s\0' "$binary" "$@" >"$scratch/command"
 printf '%s\n' "$PWD" >"$scratch/directory"
+# What stays in reach, should it lie where the guest has memory of its own: the sources, and what was built.
+printf '%s\n' "$(realpath "$here/../..")" "${CARGO_TARGET_DIR:-}" >"$scratch/visible"
 install -m 755 "$here/init.sh" "$scratch/init"
 
 # The kernel says goodbye, and its console ends lines as terminals do.
