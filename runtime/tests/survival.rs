@@ -119,7 +119,8 @@ async fn a_detached_container_survives_its_host_and_is_found_again() {
     fs::write(place.dir.path().join("detached"), "").expect("a file");
     let mut host = start_host(place.dir.path());
     let ready = place.dir.path().join("ready");
-    while !ready.exists() {
+    // The file is there before the id is in it.
+    while fs::read_to_string(&ready).unwrap_or_default().is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     host.kill().expect("it is killed");
