@@ -134,9 +134,9 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// An OCI image layout on disk could not be read or written.
-    #[error("{action} {path} of an OCI image layout")]
+    #[error("{action} {path}, part of an OCI image layout")]
     Layout {
-        /// What was being done ("reading", "creating").
+        /// What was being done ("reading", "replacing").
         action: &'static str,
         /// On what.
         path: PathBuf,

@@ -221,7 +221,7 @@ impl Http {
         let mut before = sent.load(Ordering::Relaxed);
         loop {
             match tokio::time::timeout(self.idle, &mut answer).await {
-                Ok(result) => return result.map_err(|error| Failure::Client(error.without_url())),
+                Ok(result) => return result.map_err(Failure::of),
                 Err(_) => {
                     let now = sent.load(Ordering::Relaxed);
                     if now == before {
@@ -265,24 +265,39 @@ struct BodyState {
 pub(crate) enum Failure {
     #[error(transparent)]
     Client(reqwest::Error),
+    #[error("it does not speak TLS; if plain HTTP is right for this registry, name it in PlainHttp::Hosts")]
+    NotTls(#[source] reqwest::Error),
     #[error("nothing came for {0:?}")]
     Idle(Duration),
 }
 
 impl Failure {
+    fn of(error: reqwest::Error) -> Self {
+        let error = error.without_url();
+        match tls_error(&error) {
+            Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => Self::NotTls(error),
+            _ => Self::Client(error),
+        }
+    }
+
     /// Whether trying again can't help: the request itself is wrong, or the other side is not who it should be.
     fn is_permanent(&self) -> bool {
-        let Self::Client(error) = self else { return false };
-        let mut cause = std::error::Error::source(error);
-        while let Some(inner) = cause {
-            // A TLS error comes wrapped in an io::Error, whose source() skips the error that it wraps.
-            let wrapped = inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-            if inner.is::<rustls::Error>() || wrapped.is_some_and(|wrapped| wrapped.is::<rustls::Error>()) {
-                return true;
-            }
-            cause = inner.source();
+        match self {
+            Self::Client(error) => error.is_builder() || tls_error(error).is_some(),
+            Self::NotTls(_) => true,
+            Self::Idle(_) => false,
         }
-        error.is_builder()
+    }
+}
+
+/// The TLS error behind a failure. It may be wrapped in several `io::Error`s, whose `source()` passes over what they wrap.
+fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    if let Some(found) = error.downcast_ref() {
+        return Some(found);
+    }
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(wrapped) => tls_error(wrapped),
+        None => tls_error(error.source()?),
     }
 }
 

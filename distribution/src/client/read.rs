@@ -1,6 +1,7 @@
 use async_trait::async_trait;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use longshore_content::sha256;
 use oci_spec::distribution::Reference;
 use oci_spec::image::{Descriptor, Digest};
 
@@ -8,7 +9,7 @@ use super::builder::RegistryClient;
 use super::host::{api_url, checked};
 use super::http::{Call, read_bounded};
 use crate::auth::{Action, Scope};
-use crate::digest::{digest_of, sha256};
+use crate::digest::digest_of;
 use crate::manifest::{MAX_MANIFEST_SIZE, Origin, classify};
 use crate::{Error, Fetched, Fetcher, Resolved, Resolver, Result, media};
 

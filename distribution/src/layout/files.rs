@@ -36,7 +36,7 @@ impl LayoutFiles {
                 what: "an image layout".into(),
                 registry: directory.display().to_string(),
             },
-            _ => io("opening the directory", directory, errno),
+            _ => io("opening", directory, errno),
         })?;
         Ok(Self {
             directory: directory.to_owned(),
@@ -154,10 +154,10 @@ impl Blob {
 }
 
 /// What the system refused.
-pub(super) fn io(action: &str, path: &Path, source: impl Into<std::io::Error>) -> Error {
-    Error::Transport {
-        registry: path.display().to_string(),
-        request: action.to_owned(),
-        source: Box::new(source.into()),
+pub(super) fn io(action: &'static str, path: &Path, source: impl Into<std::io::Error>) -> Error {
+    Error::Layout {
+        action,
+        path: path.to_owned(),
+        source: source.into(),
     }
 }

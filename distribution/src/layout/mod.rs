@@ -75,13 +75,18 @@ fn choose<'a>(index: &'a ImageIndex, reference: &Reference, name: &str) -> Resul
         (Some(digest), _) => entries.iter().find(|entry| entry.digest().as_ref() == digest),
         (None, tag) => {
             let tag = tag.unwrap_or("latest");
-            let tagged = entries
-                .iter()
-                .find(|entry| tag_of(entry).is_some_and(|found| found == tag));
-            tagged.or_else(|| match entries.as_slice() {
-                [only] if tag == "latest" || tag_of(only).is_none() => Some(only),
-                _ => None,
-            })
+            // Skopeo and umoci write the tag alone, podman the whole name.
+            let named = |wanted: &str| {
+                entries
+                    .iter()
+                    .find(|entry| tag_of(entry).is_some_and(|found| found == wanted))
+            };
+            named(tag)
+                .or_else(|| named(&reference.to_string()))
+                .or_else(|| match entries.as_slice() {
+                    [only] if tag == "latest" || tag_of(only).is_none() => Some(only),
+                    _ => None,
+                })
         }
     };
     found.ok_or_else(|| {
@@ -130,8 +135,9 @@ impl Fetcher for OciLayout {
         let stream = stream::try_unfold(offset, move |at| {
             let blob = blob.clone();
             async move {
-                let bytes = blocking(move || blob.read_at(at, CHUNK)).await?;
-                Ok((!bytes.is_empty()).then(|| (Bytes::from(bytes.clone()), at + bytes.len() as u64)))
+                let bytes = Bytes::from(blocking(move || blob.read_at(at, CHUNK)).await?);
+                let next = at + bytes.len() as u64;
+                Ok((!bytes.is_empty()).then_some((bytes, next)))
             }
         });
         Ok(Fetched {

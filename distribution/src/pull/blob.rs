@@ -237,7 +237,7 @@ impl Transfer {
             request: format!("fetching {kind} {}", blob.digest()),
             source: Box::new(std::io::Error::new(
                 std::io::ErrorKind::UnexpectedEof,
-                format!("the connection ended after {offset} of {} bytes", blob.size()),
+                format!("it ended after {offset} of {} bytes", blob.size()),
             )),
         }
     }
