@@ -26,26 +26,10 @@ pub(super) fn open_in_root(root: impl AsFd, path: &CStr, flags: OFlags) -> Resul
 
 /// Opens a directory, making what is missing on the way.
 pub(super) fn directory(root: impl AsFd, path: &InRoot) -> Result<OwnedFd, Failure> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY;
-    match open_in_root(&root, path.whole(), flags) {
-        Err(Errno::NOENT) => {}
-        answer => return answer.at(Call::OpenTarget),
+    match open_in_root(&root, path.whole(), OFlags::PATH | OFlags::DIRECTORY) {
+        Err(Errno::NOENT) => make_along(root, path, path.names.len()),
+        answer => answer.at(Call::OpenTarget),
     }
-    let mut parent = open_in_root(&root, c".", flags).at(Call::OpenTarget)?;
-    for (name, prefix) in path.names.iter().zip(&path.prefixes) {
-        let found = match open_in_root(&root, prefix, flags) {
-            Err(Errno::NOENT) => {
-                match mkdirat(&parent, name.as_c_str(), Mode::from_raw_mode(0o755)) {
-                    Ok(()) | Err(Errno::EXIST) => {}
-                    Err(errno) => return Err(errno).at(Call::MakeTarget),
-                }
-                open_in_root(&root, prefix, flags)
-            }
-            answer => answer,
-        };
-        parent = found.at(Call::OpenTarget)?;
-    }
-    Ok(parent)
 }
 
 /// Opens a file of any kind, making an empty one when there is none.
@@ -57,10 +41,7 @@ pub(super) fn file(root: impl AsFd, path: &InRoot) -> Result<OwnedFd, Failure> {
     let Some((name, above)) = path.names.split_last() else {
         return Err(Errno::ISDIR).at(Call::OpenTarget);
     };
-    let parent = match above.len() {
-        0 => open_in_root(&root, c".", OFlags::PATH | OFlags::DIRECTORY).at(Call::OpenTarget)?,
-        _ => directory_above(&root, path)?,
-    };
+    let parent = make_along(&root, path, above.len())?;
     let create = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::WRONLY;
     match openat(&parent, name.as_c_str(), create, Mode::from_raw_mode(0o644)) {
         Ok(_) | Err(Errno::EXIST) => open_in_root(&root, path.whole(), OFlags::PATH).at(Call::OpenTarget),
@@ -68,12 +49,11 @@ pub(super) fn file(root: impl AsFd, path: &InRoot) -> Result<OwnedFd, Failure> {
     }
 }
 
-/// The directory that holds `path`, made when it is missing.
-fn directory_above(root: impl AsFd, path: &InRoot) -> Result<OwnedFd, Failure> {
+/// The directory that the first `count` names of `path` lead to; what is missing is made.
+fn make_along(root: impl AsFd, path: &InRoot, count: usize) -> Result<OwnedFd, Failure> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let mut parent = open_in_root(&root, c".", flags).at(Call::OpenTarget)?;
-    let above = path.names.len() - 1;
-    for (name, prefix) in path.names.iter().zip(&path.prefixes).take(above) {
+    for (name, prefix) in path.names.iter().zip(&path.prefixes).take(count) {
         let found = match open_in_root(&root, prefix, flags) {
             Err(Errno::NOENT) => {
                 match mkdirat(&parent, name.as_c_str(), Mode::from_raw_mode(0o755)) {
