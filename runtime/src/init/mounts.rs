@@ -14,7 +14,7 @@ use rustix::mount::{
 use rustix::process::{fchdir, pivot_root};
 
 use super::report::{At, Call, Failure};
-use super::resolve::{directory, file, is_directory, open_in_root};
+use super::resolve::{directory, directory_itself, file, is_directory, open_in_root};
 use crate::plan::op::{FsParam, InRoot, MountOp, Source, Target};
 
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
@@ -133,6 +133,7 @@ pub(super) fn mount_into(root: impl AsFd, op: &MountOp, detached: Option<OwnedFd
     let target = match op.target {
         Target::LikeSource if !is_directory(&tree).at(Call::OpenSource)? => file(&root, &op.at)?,
         Target::LikeSource | Target::Directory => directory(&root, &op.at)?,
+        Target::DirectoryItself => directory_itself(&root, &op.at)?,
     };
     refuse_hidden_proc(&op.at, &target)?;
     attach(&tree, &target)

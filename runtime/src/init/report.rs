@@ -24,6 +24,7 @@ calls! {
     OpenSource = "open the source",
     OpenTarget = "open the mount point",
     MakeTarget = "make the mount point",
+    NotItself = "make sure that the mount point is a directory, and that no symbolic link leads there",
     CoversProc = "refuse a mount point that leads into /proc",
     FsOpen = "open the filesystem type",
     FsOption = "set a filesystem option",

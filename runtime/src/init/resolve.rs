@@ -14,7 +14,10 @@ const TRIES: u32 = 10_000;
 
 /// Opens a path as if `root` were the root directory (openat2(2), `RESOLVE_IN_ROOT`).
 pub(super) fn open_in_root(root: impl AsFd, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    open_resolving(root, path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+}
+
+fn open_resolving(root: impl AsFd, path: &CStr, flags: OFlags, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
     for _ in 0..TRIES {
         match openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
             Err(Errno::AGAIN | Errno::INTR) => {}
@@ -29,6 +32,22 @@ pub(super) fn directory(root: impl AsFd, path: &InRoot) -> Result<OwnedFd, Failu
     match open_in_root(&root, path.whole(), OFlags::PATH | OFlags::DIRECTORY) {
         Err(Errno::NOENT) => make_along(root, path, path.names.len()),
         answer => answer.at(Call::OpenTarget),
+    }
+}
+
+/// The same for what the runtime itself reads and writes by name afterwards: no symbolic link may lead there, or the image would
+/// decide where it is (CVE-2019-19921, CVE-2023-27561).
+pub(super) fn directory_itself(root: impl AsFd, path: &InRoot) -> Result<OwnedFd, Failure> {
+    let open = || {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+        open_resolving(&root, path.whole(), OFlags::PATH | OFlags::DIRECTORY, resolve)
+    };
+    match open() {
+        Err(Errno::NOENT) => {
+            directory(&root, path)?;
+            open().at(Call::NotItself)
+        }
+        answer => answer.at(Call::NotItself),
     }
 }
 

@@ -132,7 +132,11 @@ impl Builder<'_> {
             }
             self.fresh_dev = true;
         }
-        let target = if bind { Target::LikeSource } else { Target::Directory };
+        let target = match fs_type {
+            _ if bind => Target::LikeSource,
+            "proc" | "sysfs" => Target::DirectoryItself,
+            _ => Target::Directory,
+        };
         self.push_mount(field, source, &options, mount.destination(), target)
     }
 

@@ -70,10 +70,12 @@ pub(crate) enum Source {
     Detached(Slot),
 }
 
-/// What a missing mount point becomes.
+/// What a mount point is; a missing one is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Directory,
+    /// A directory that no symbolic link leads to.
+    DirectoryItself,
     /// A directory or a file, whichever the source is.
     LikeSource,
 }
