@@ -8,6 +8,7 @@ use longshore_metadata::{Batch, Key, Record, Value};
 use longshore_runtime::{ContainerId, DeleteMode, ExecRequest, ExitStatus, KillScope, ProcessId, State, Stats, Status};
 use tokio::sync::watch;
 
+use crate::create::blocking;
 use crate::error::At;
 use crate::senses::outcome_of;
 use crate::{Engine, Error, Result};
@@ -19,16 +20,28 @@ const SIGKILL: i32 = 9;
 pub struct Container {
     engine: Engine,
     id: ContainerId,
+    /// What the executor, which knows nothing of namespaces, calls it.
+    task: ContainerId,
     watch: Arc<Mutex<Option<watch::Receiver<Option<ExitStatus>>>>>,
 }
 
 impl Container {
-    pub(crate) fn new(engine: Engine, id: ContainerId) -> Self {
-        Self {
+    pub(crate) fn new(engine: Engine, id: ContainerId) -> Result<Self> {
+        let task = engine.task_id(&id)?;
+        Ok(Self {
             engine,
             id,
+            task,
             watch: Arc::default(),
-        }
+        })
+    }
+
+    pub(crate) fn container_id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    pub(crate) fn task(&self) -> &ContainerId {
+        &self.task
     }
 
     /// Its id.
@@ -90,7 +103,7 @@ impl Container {
     pub async fn start(&self) -> Result<()> {
         let state = self.state().await?;
         let begun = Instant::now();
-        let result = self.engine.executor.start(&self.id).await;
+        let result = self.engine.executor.start(&self.task).await;
         self.engine.senses.metrics.started(outcome_of(&result), begun.elapsed());
         result.at(format!("starting container '{}'", self.id))?;
         let pid = state.pid.unwrap_or_default();
@@ -116,7 +129,7 @@ impl Container {
         }
         self.engine
             .executor
-            .wait(&self.id, &ProcessId::Init)
+            .wait(&self.task, &ProcessId::Init)
             .await
             .at(format!("waiting for container '{}'", self.id))
     }
@@ -125,10 +138,11 @@ impl Container {
     fn watch_exit(&self, pid: u32) {
         let (sender, receiver) = watch::channel(None);
         *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(receiver);
-        let (executor, emitter, id) = (self.engine.executor.clone(), self.engine.emitter(), self.id.clone());
+        let (executor, task) = (self.engine.executor.clone(), self.task.clone());
+        let (emitter, id) = (self.engine.emitter(), self.id.clone());
         tokio::spawn(async move {
             // When the wait fails the sender is dropped, and `wait` asks for the error itself.
-            let Ok(status) = executor.wait(&id, &ProcessId::Init).await else {
+            let Ok(status) = executor.wait(&task, &ProcessId::Init).await else {
                 return;
             };
             emitter.emit(EventKind::TaskExit {
@@ -155,7 +169,7 @@ impl Container {
             exec_id: exec_id.clone(),
         });
         let doing = format!("running another process in container '{}'", self.id);
-        let pid = self.engine.executor.exec(&self.id, request).await.at(doing)?;
+        let pid = self.engine.executor.exec(&self.task, request).await.at(doing)?;
         emitter.emit(EventKind::TaskExecStarted {
             container_id: self.id.to_string(),
             exec_id,
@@ -171,7 +185,7 @@ impl Container {
     pub async fn wait_exec(&self, exec_id: &str) -> Result<ExitStatus> {
         let process = ProcessId::Exec(exec_id.to_owned());
         let doing = format!("waiting for process '{exec_id}' of container '{}'", self.id);
-        let status = self.engine.executor.wait(&self.id, &process).await.at(doing)?;
+        let status = self.engine.executor.wait(&self.task, &process).await.at(doing)?;
         self.engine.emitter().emit(EventKind::TaskExit {
             container_id: self.id.to_string(),
             id: exec_id.to_owned(),
@@ -192,7 +206,7 @@ impl Container {
 
     async fn signal(&self, signal: i32, scope: KillScope) -> Result<()> {
         let doing = format!("sending signal {signal} to container '{}'", self.id);
-        self.engine.executor.kill(&self.id, signal, scope).await.at(doing)
+        self.engine.executor.kill(&self.task, signal, scope).await.at(doing)
     }
 
     /// Stops it: `signal` first, SIGKILL to all its processes after `grace`. Returns how it ended.
@@ -224,7 +238,7 @@ impl Container {
     pub async fn pause(&self) -> Result<()> {
         self.engine
             .executor
-            .pause(&self.id)
+            .pause(&self.task)
             .await
             .at(format!("pausing container '{}'", self.id))?;
         self.engine.emitter().emit(EventKind::TaskPaused {
@@ -240,7 +254,7 @@ impl Container {
     pub async fn resume(&self) -> Result<()> {
         self.engine
             .executor
-            .resume(&self.id)
+            .resume(&self.task)
             .await
             .at(format!("resuming container '{}'", self.id))?;
         self.engine.emitter().emit(EventKind::TaskResumed {
@@ -256,7 +270,7 @@ impl Container {
     pub async fn state(&self) -> Result<State> {
         self.engine
             .executor
-            .state(&self.id)
+            .state(&self.task)
             .await
             .at(format!("looking at container '{}'", self.id))
     }
@@ -268,7 +282,7 @@ impl Container {
     pub async fn stats(&self) -> Result<Stats> {
         self.engine
             .executor
-            .stats(&self.id)
+            .stats(&self.task)
             .await
             .at(format!("reading the figures of container '{}'", self.id))
     }
@@ -280,7 +294,7 @@ impl Container {
     pub async fn processes(&self) -> Result<Vec<u32>> {
         self.engine
             .executor
-            .processes(&self.id)
+            .processes(&self.task)
             .await
             .at(format!("listing the processes of container '{}'", self.id))
     }
@@ -293,8 +307,8 @@ impl Container {
     pub async fn delete(&self, mode: DeleteMode) -> Result<()> {
         let emitter = self.engine.emitter();
         let doing = || format!("deleting container '{}'", self.id);
-        let before = self.engine.executor.state(&self.id).await.ok();
-        match self.engine.executor.delete(&self.id, mode).await {
+        let before = self.engine.executor.state(&self.task).await.ok();
+        match self.engine.executor.delete(&self.task, mode).await {
             Err(error) if error.kind() != longshore_runtime::ErrorKind::NotFound => return Err(error).at(doing()),
             Err(_) => {}
             Ok(()) => {
@@ -307,7 +321,13 @@ impl Container {
                 });
             }
         }
-        self.remove_bundle()?;
+        self.forget().await
+    }
+
+    /// Removes all of it but what the executor has.
+    pub(crate) async fn forget(&self) -> Result<()> {
+        let doing = || format!("deleting container '{}'", self.id);
+        self.remove_bundle().await?;
         let snapshot = self.engine.snapshot_key(&self.id);
         match self.engine.snapshotter().remove(&snapshot).await {
             Err(error) if error.kind() != longshore_snapshot::ErrorKind::NotFound => return Err(error).at(doing()),
@@ -318,17 +338,17 @@ impl Container {
             Err(error) if error.kind() != longshore_metadata::ErrorKind::NotFound => Err(error).at(doing()),
             Err(_) => Ok(()),
             Ok(_) => {
-                emitter.emit(EventKind::ContainerDelete {
-                    id: self.id.to_string(),
-                });
+                let id = self.id.to_string();
+                self.engine.emitter().emit(EventKind::ContainerDelete { id });
                 Ok(())
             }
         }
     }
 
-    fn remove_bundle(&self) -> Result<()> {
+    async fn remove_bundle(&self) -> Result<()> {
         let path = self.bundle_directory();
-        match std::fs::remove_dir_all(&path) {
+        let directory = path.clone();
+        match blocking(move || std::fs::remove_dir_all(directory)).await {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::Io {
                 doing: "removing the bundle",
                 path,

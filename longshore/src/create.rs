@@ -6,13 +6,13 @@ use longshore_bundle::{Bundle, MountsView, SpecBuilder, available_capabilities};
 use longshore_events::EventKind;
 use longshore_linux::Mount;
 use longshore_metadata::{Batch, Key, Value};
-use longshore_runtime::{ContainerId, CreateRequest, DeleteMode, Io, Lifetime};
+use longshore_runtime::{ContainerId, CreateRequest, Io, Lifetime};
 use longshore_snapshot::Labels;
 use oci_spec::runtime::Spec;
 
 use crate::error::At;
 use crate::senses::outcome_of;
-use crate::{Container, Engine, Error, Image, Result};
+use crate::{Container, DEFAULT_NAMESPACE, Engine, Error, Image, Result};
 
 /// A change that the caller makes to the spec's builder.
 type Change = Box<dyn FnOnce(SpecBuilder) -> SpecBuilder + Send>;
@@ -56,6 +56,14 @@ impl Engine {
 
     pub(crate) fn snapshot_key(&self, id: &ContainerId) -> String {
         format!("{}/{id}", self.namespace)
+    }
+
+    /// What the executor calls a container. Neither a namespace nor an id has a `+`, so no two are called the same; in the default namespace it is the id.
+    pub(crate) fn task_id(&self, id: &ContainerId) -> Result<ContainerId> {
+        if self.namespace == DEFAULT_NAMESPACE {
+            return Ok(id.clone());
+        }
+        ContainerId::new(format!("{}+{id}", self.namespace)).at(format!("naming container '{id}'"))
     }
 
     /// A cgroup that no engine with another root shares, nor another namespace of this one.
@@ -138,14 +146,15 @@ impl ContainerBuilder {
         };
         let engine = self.engine.clone();
         self.register(&engine, &id, &image).await?;
-        let container = Container::new(engine.clone(), id.clone());
-        let built = self.build(&engine, &id, &image).await;
+        let container = Container::new(engine.clone(), id)?;
+        let built = self.build(&container, &image).await;
         engine.senses.metrics.created(outcome_of(&built), begun.elapsed());
         match built {
             Ok(()) => Ok(container),
             Err(error) => {
                 // The first error is the one to tell; the next open of the engine cleans up what this can't.
-                let _ = container.delete(DeleteMode::Force).await;
+                // The executor has nothing of it: its create is whole or nothing, and is the last step.
+                let _ = container.forget().await;
                 Err(error)
             }
         }
@@ -189,7 +198,8 @@ impl ContainerBuilder {
         extensions
     }
 
-    async fn build(self, engine: &Engine, id: &ContainerId, image: &Image) -> Result<()> {
+    async fn build(self, container: &Container, image: &Image) -> Result<()> {
+        let (engine, id) = (&self.engine, container.container_id());
         let snapshot = engine.snapshot_key(id);
         let mounts = engine
             .snapshotter()
@@ -204,7 +214,7 @@ impl ContainerBuilder {
                 .await
                 .at(format!("writing the bundle of '{id}'"))?
         };
-        let request = CreateRequest::new(id.clone(), bundle.directory(), spec, self.io)
+        let request = CreateRequest::new(container.task().clone(), bundle.directory(), spec, self.io)
             .rootfs(mounts)
             .lifetime(self.lifetime);
         let state = engine

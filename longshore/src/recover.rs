@@ -34,7 +34,7 @@ impl Engine {
                 };
                 if tied {
                     tracing::info!(container = %id, "removing what a killed program left behind");
-                    Container::new(engine.clone(), id).delete(DeleteMode::Force).await?;
+                    Container::new(engine.clone(), id)?.delete(DeleteMode::Force).await?;
                 }
             }
         }
@@ -51,11 +51,11 @@ impl Engine {
             .list(&self.namespace, Kind::Container)
             .await
             .at("listing containers")?;
-        Ok(records
+        records
             .into_iter()
             .filter_map(|record| ContainerId::new(record.key.id).ok())
             .map(|id| Container::new(self.clone(), id))
-            .collect())
+            .collect()
     }
 
     /// A container by its id.
@@ -70,7 +70,7 @@ impl Engine {
             .await
             .at(format!("looking up container '{id}'"))?;
         match (found, ContainerId::new(id)) {
-            (Some(_), Ok(id)) => Ok(Container::new(self.clone(), id)),
+            (Some(_), Ok(id)) => Container::new(self.clone(), id),
             _ => Err(crate::Error::NoSuchContainer(id.to_owned())),
         }
     }

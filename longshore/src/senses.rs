@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +9,6 @@ use longshore_distribution::{ProgressEvent, PullProgress};
 use longshore_events::Bus;
 use longshore_metrics::{ContainerMetrics, Metrics, Outcome, Pull, Registry, Unpack, encode_prometheus, register_bus};
 
-use crate::error::At;
 use crate::{Engine, Result};
 
 /// How many containers a scrape shows.
@@ -45,19 +45,20 @@ impl Senses {
 }
 
 impl Engine {
-    /// The engine's metrics as Prometheus text, with fresh figures of each running container.
+    /// The engine's metrics as Prometheus text, with fresh figures of each running container of this namespace.
     ///
     /// # Errors
-    /// When the executor can't list its containers.
+    /// When the metadata can't be read.
     pub async fn metrics(&self) -> Result<String> {
-        let states = self.executor.list().await.at("listing containers for their figures")?;
-        let containers = &self.senses.containers;
-        containers.retain(|_, id| states.iter().any(|state| state.id.as_str() == id));
-        for state in states {
-            match self.executor.stats(&state.id).await {
-                Ok(stats) => drop(containers.observe(&self.namespace, state.id.as_str(), stats)),
+        let known = self.containers().await?;
+        let ids: HashSet<&str> = known.iter().map(|container| container.id()).collect();
+        let figures = &self.senses.containers;
+        figures.retain(|namespace, id| namespace != self.namespace || ids.contains(id));
+        for container in &known {
+            match container.stats().await {
+                Ok(stats) => drop(figures.observe(&self.namespace, container.id(), stats)),
                 // It has stopped: it uses nothing.
-                Err(_) => containers.forget(&self.namespace, state.id.as_str()),
+                Err(_) => figures.forget(&self.namespace, container.id()),
             }
         }
         Ok(self.senses.text())
