@@ -175,21 +175,30 @@ pub async fn serve_host_image() -> Result<RunningRegistry> {
     Ok(registry)
 }
 
-/// The directory that the engine's files are kept in.
+/// The directory that the engine's files are kept in: `$LONGSHORE_ROOT`, or `quickstart` among this user's data.
 ///
 /// # Errors
 /// When there is no home directory.
 pub fn root_folder() -> Result<PathBuf> {
-    if let Some(root) = std::env::var_os("LONGSHORE_ROOT") {
-        return Ok(root.into());
+    match std::env::var_os("LONGSHORE_ROOT") {
+        Some(root) => Ok(root.into()),
+        None => Ok(data_folder()?.join("quickstart")),
     }
+}
+
+/// Where this user's data of longshore are: `/var/lib/longshore` for root, else below `$XDG_DATA_HOME` or `~/.local/share`.
+///
+/// # Errors
+/// When there is no home directory.
+pub fn data_folder() -> Result<PathBuf> {
     if rustix::process::geteuid().is_root() {
-        return Ok("/var/lib/longshore/quickstart".into());
+        return Ok("/var/lib/longshore".into());
+    }
+    if let Some(data) = std::env::var_os("XDG_DATA_HOME") {
+        return Ok(PathBuf::from(data).join("longshore"));
     }
     let home = std::env::home_dir().context("no home directory; set LONGSHORE_ROOT to a directory of yours")?;
-    Ok(std::env::var_os("XDG_DATA_HOME")
-        .map_or_else(|| home.join(".local/share"), PathBuf::from)
-        .join("longshore/quickstart"))
+    Ok(home.join(".local/share/longshore"))
 }
 
 /// How long each step took.

@@ -1,6 +1,5 @@
-use std::collections::BTreeMap;
 use std::future::IntoFuture;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -9,7 +8,7 @@ use longshore_bundle::{Unpacker, chain_ids};
 use longshore_content::ContentStoreExt;
 use longshore_distribution::{Keeper, Pull, PullOptions, PullProgress, PullSource, Reference, ResolvedImage};
 use longshore_events::EventKind;
-use longshore_metadata::{Batch, Key, Kind, Lease, MetadataStore, Record, Resource, Value};
+use longshore_metadata::{Batch, Key, Kind, MetadataStore, MetadataStoreExt, Record, Resource, Value};
 use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageManifest, Platform};
 
 use crate::error::At;
@@ -137,7 +136,7 @@ impl Engine {
 
     async fn pull_image(&self, reference: &Reference, options: PullOptions) -> Result<Image> {
         let doing = || format!("pulling {reference}");
-        let holder = Arc::new(Holder::new(self));
+        let holder = Arc::new(Holder::new(self).await.at(doing())?);
         let options = PullOptions {
             keeper: Some(holder.clone()),
             ..options
@@ -197,7 +196,10 @@ impl Engine {
         if !unchanged {
             batch = batch.put(key, labels.clone(), value);
         }
-        self.metadata.apply(batch.delete(holder.key.clone())).await.at(doing)?;
+        self.metadata
+            .apply(batch.delete(holder.lease.clone()))
+            .await
+            .at(doing)?;
         match known {
             None => self.emitter().emit(EventKind::ImageCreate { name, labels }),
             Some(_) if !unchanged => self.emitter().emit(EventKind::ImageUpdate { name, labels }),
@@ -325,50 +327,39 @@ fn chain_id_of(image: &str, config: &ImageConfiguration) -> Result<Option<String
 #[derive(Debug)]
 struct Holder {
     metadata: Arc<dyn MetadataStore>,
-    key: Key,
-    expires: SystemTime,
-    resources: Mutex<Vec<Resource>>,
+    lease: Key,
 }
 
 impl Holder {
-    fn new(engine: &Engine) -> Self {
+    async fn new(engine: &Engine) -> longshore_metadata::Result<Self> {
         let id = format!("pull-{}-{}", std::process::id(), unique());
-        Self {
+        let expires = SystemTime::now() + PULL_LEASE;
+        engine
+            .metadata
+            .create_lease(&engine.namespace, &id, Some(expires))
+            .await?;
+        Ok(Self {
             metadata: engine.metadata.clone(),
-            key: Key::lease(&engine.namespace, id),
-            expires: SystemTime::now() + PULL_LEASE,
-            resources: Mutex::default(),
-        }
+            lease: Key::lease(&engine.namespace, id),
+        })
     }
 
-    async fn hold(&self, more: impl IntoIterator<Item = Resource>) -> longshore_metadata::Result<()> {
-        let resources = {
-            let mut resources = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
-            resources.extend(more);
-            resources.clone()
-        };
-        let lease = Lease {
-            expires: Some(self.expires),
-            resources,
-        };
+    async fn hold(&self, resources: &[Resource]) -> longshore_metadata::Result<()> {
         self.metadata
-            .apply(Batch::new().put(self.key.clone(), BTreeMap::new(), Value::Lease(lease)))
+            .hold(&self.lease.namespace, &self.lease.id, resources)
             .await?;
         Ok(())
     }
 
     async fn hold_snapshots(&self, image: &ResolvedImage, snapshotter: &str) -> longshore_metadata::Result<()> {
-        let diff_ids: Vec<Digest> = image
-            .config
-            .rootfs()
-            .diff_ids()
-            .iter()
-            .filter_map(|digest| digest.parse().ok())
-            .collect();
-        self.hold(chain_ids(&diff_ids).into_iter().map(|key| Resource::Snapshot {
-            snapshotter: snapshotter.to_owned(),
-            key,
-        }))
+        let diff_ids = image.config.rootfs().diff_ids();
+        let diff_ids: Vec<Digest> = diff_ids.iter().filter_map(|digest| digest.parse().ok()).collect();
+        let chain = chain_ids(&diff_ids).into_iter();
+        self.hold(
+            &chain
+                .map(|key| Resource::snapshot(snapshotter, key))
+                .collect::<Vec<_>>(),
+        )
         .await
     }
 }
@@ -376,9 +367,8 @@ impl Holder {
 #[async_trait]
 impl Keeper for Holder {
     async fn keep(&self, blobs: &[Descriptor]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        Ok(self
-            .hold(blobs.iter().map(|blob| Resource::Content(blob.digest().to_string())))
-            .await?)
+        let blobs = blobs.iter().map(|blob| Resource::Content(blob.digest().to_string()));
+        Ok(self.hold(&blobs.collect::<Vec<_>>()).await?)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use longshore::runtime::{ContainerId, Executor, LinuxExecutor};
 use longshore::{Engine, ErrorKind};
+use longshore_examples::quickstart::data_folder;
 
 /// How long a command waits for another one that holds the engine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -19,15 +20,7 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn new(root: Option<PathBuf>) -> Result<Self> {
-        let root = match root {
-            Some(root) => root,
-            None if rustix::process::geteuid().is_root() => "/var/lib/longshore".into(),
-            None => {
-                let home = std::env::home_dir().context("no home directory; give --root")?;
-                let data = std::env::var_os("XDG_DATA_HOME").map_or_else(|| home.join(".local/share"), PathBuf::from);
-                data.join("longshore")
-            }
-        };
+        let root = root.map_or_else(data_folder, Ok)?;
         Ok(Self { root })
     }
 
