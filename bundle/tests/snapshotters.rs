@@ -8,7 +8,7 @@ use std::sync::Arc;
 use longshore_bundle::{MountsView, RootFiles, SpecBuilder, Unpacker};
 use longshore_snapshot::{ErrorKind, Kind, Labels, NativeSnapshotter, OverlaySnapshotter, Snapshotter};
 use oci_spec::image::ImageConfiguration;
-use support::{Layer, image, layer, store_of};
+use support::{Layer, image, layer, options, store_of};
 use tempfile::TempDir;
 
 /// Opens every snapshotter below a directory.
@@ -58,7 +58,7 @@ async fn from_layers_to_a_spec() {
     let store = Arc::new(store_of(&layers).await);
     for snapshotter in snapshotters(&root).await {
         let name = snapshotter.name().to_owned();
-        let unpacked = Unpacker::new(store.clone(), snapshotter.clone())
+        let unpacked = Unpacker::with_options(store.clone(), snapshotter.clone(), options())
             .unpack(&manifest, &config)
             .await;
         let chain_id = unpacked
@@ -74,7 +74,7 @@ async fn from_layers_to_a_spec() {
         assert_eq!(text(&files, "/opaque/one"), None, "{name}");
         assert_eq!(text(&files, "/opaque/two").as_deref(), Some("2"), "{name}");
         assert_resolves(&config, &files);
-        let again = Unpacker::new(store.clone(), snapshotter.clone())
+        let again = Unpacker::with_options(store.clone(), snapshotter.clone(), options())
             .unpack(&manifest, &config)
             .await;
         assert_eq!(again.expect("unpacked").skipped, 3, "{name}");
@@ -117,7 +117,7 @@ async fn damage_in_the_middle_leaves_what_is_below() {
     let (manifest, config) = image(&layers);
     let store = Arc::new(store_of(&layers).await);
     for snapshotter in snapshotters(&root).await {
-        let unpacker = Unpacker::new(store.clone(), snapshotter.clone());
+        let unpacker = Unpacker::with_options(store.clone(), snapshotter.clone(), options());
         unpacker.unpack(&manifest, &config).await.expect_err("damaged");
         let left: Vec<_> = snapshotter
             .walk()
@@ -137,7 +137,7 @@ async fn strangers_agree_on_one_snapshot() {
     let (manifest, config) = image(&layers);
     let store = Arc::new(store_of(&layers).await);
     for snapshotter in snapshotters(&root).await {
-        let unpackers = (0..4).map(|_| Unpacker::new(store.clone(), snapshotter.clone()));
+        let unpackers = (0..4).map(|_| Unpacker::with_options(store.clone(), snapshotter.clone(), options()));
         let tasks: Vec<_> = unpackers
             .map(|unpacker| {
                 let (manifest, config) = (manifest.clone(), config.clone());

@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use longshore_bundle::{
-    Error, ErrorKind, LayerProgress, LayerState, MountsView, RootFiles, UnpackOptions, Unpacked, Unpacker, chain_ids,
-    diff_ids,
+    Error, ErrorKind, LayerProgress, LayerState, MountsView, RootFiles, Unpacked, Unpacker, chain_ids, diff_ids,
 };
 use longshore_content::{ContentStore, Expected, MemoryStore};
 use longshore_snapshot::{Kind, Labels, Snapshotter};
@@ -32,11 +31,11 @@ fn top() -> Layer {
 }
 
 fn unpacker(store: &MemoryStore, snapshotter: &Arc<Directories>) -> Unpacker {
-    Unpacker::new(Arc::new(store.clone()), snapshotter.clone())
+    Unpacker::with_options(Arc::new(store.clone()), snapshotter.clone(), support::options())
 }
 
 fn waiting(store: &MemoryStore, snapshotter: &Arc<Directories>) -> Unpacker {
-    let options = UnpackOptions::default().wait_for_layers();
+    let options = support::options().wait_for_layers();
     Unpacker::with_options(Arc::new(store.clone()), snapshotter.clone(), options)
 }
 

@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use longshore_bundle::UnpackOptions;
 use longshore_content::{ContentStore, Expected, Ingest, IngestRequest, MemoryStore, sha256};
 use longshore_linux::Mount;
-use longshore_snapshot::{Error, Info, Kind, Labels, Result, Snapshotter, Usage};
+use longshore_snapshot::{Error, Info, Kind, Labels, Ownership, Result, Snapshotter, Usage};
 use oci_spec::image::{Digest, ImageConfiguration, ImageManifest};
 use serde_json::json;
 use tempfile::TempDir;
@@ -239,4 +240,13 @@ impl Snapshotter for Directories {
     async fn cleanup(&self) -> Result<()> {
         Ok(())
     }
+}
+
+/// How the user that runs the tests may unpack: an ordinary one can't give files away.
+pub(crate) fn options() -> UnpackOptions {
+    let ownership = match rustix::process::geteuid().is_root() {
+        true => Ownership::Keep,
+        false => Ownership::Caller,
+    };
+    UnpackOptions::default().ownership(ownership)
 }
