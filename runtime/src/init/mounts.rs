@@ -14,10 +14,12 @@ use rustix::mount::{
 use rustix::process::{fchdir, pivot_root};
 
 use super::report::{At, Call, Failure};
-use super::resolve::{directory, directory_itself, file, is_directory, open_in_root};
+use super::resolve::{Last, Point, directory, directory_itself, file, is_directory, open_in_root, point};
 use crate::plan::op::{FsParam, InRoot, MountOp, Source, Target};
 
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+/// Four octal digits and the end.
+const MODE: usize = 5;
 
 /// Makes a mount that is attached to nothing. Also the host calls this, for sources that the child can't reach.
 pub(crate) fn make(source: &Source, attr: MountAttr) -> Result<OwnedFd, Failure> {
@@ -26,7 +28,7 @@ pub(crate) fn make(source: &Source, attr: MountAttr) -> Result<OwnedFd, Failure>
             fs_type,
             params,
             fallback,
-        } => match new_filesystem(fs_type, params, attr) {
+        } => match new_filesystem(fs_type, None, params, attr) {
             Err(Failure { errno: Errno::PERM, .. }) if fallback.is_some() => {
                 let path = fallback.as_deref().unwrap_or_default();
                 let tree = bind(path, Depth::Tree)?;
@@ -41,8 +43,17 @@ pub(crate) fn make(source: &Source, attr: MountAttr) -> Result<OwnedFd, Failure>
         },
         Source::Legacy { fs_type, source, data } => by_path(fs_type, source, data),
         Source::Bind { path, depth } => bind(path, *depth),
-        Source::Detached(_) => Err(Errno::INVAL).at(Call::OpenSource),
+        Source::Inside { .. } | Source::Detached(_) => Err(Errno::INVAL).at(Call::OpenSource),
     }
+}
+
+/// A copy of what a descriptor names, and of the mounts below it.
+fn copy(fd: impl AsFd, depth: Depth) -> Result<OwnedFd, Failure> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    if depth == Depth::Tree {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(fd, c"", flags).at(Call::OpenSource)
 }
 
 fn bind(path: &CStr, depth: Depth) -> Result<OwnedFd, Failure> {
@@ -53,8 +64,16 @@ fn bind(path: &CStr, depth: Depth) -> Result<OwnedFd, Failure> {
     open_tree(CWD, path, flags).at(Call::OpenSource)
 }
 
-fn new_filesystem(fs_type: &CStr, params: &[FsParam], attr: MountAttr) -> Result<OwnedFd, Failure> {
+fn new_filesystem(
+    fs_type: &CStr,
+    mode: Option<&CStr>,
+    params: &[FsParam],
+    attr: MountAttr,
+) -> Result<OwnedFd, Failure> {
     let fs = fsopen(fs_type, FsOpenFlags::FSOPEN_CLOEXEC).at(Call::FsOpen)?;
+    if let Some(mode) = mode {
+        fsconfig_set_string(&fs, c"mode", mode).at(Call::FsOption)?;
+    }
     for FsParam { key, value } in params {
         match value {
             Some(value) => fsconfig_set_string(&fs, key.as_c_str(), value.as_c_str()),
@@ -125,18 +144,56 @@ pub(super) fn make_root(
 
 /// One mount into the root.
 pub(super) fn mount_into(root: impl AsFd, op: &MountOp, detached: Option<OwnedFd>) -> Result<(), Failure> {
-    let tree = match detached {
-        Some(tree) => tree,
-        None => make(&op.source, op.attr.set)?,
+    let tree = match (&op.source, detached) {
+        (_, Some(tree)) => tree,
+        (Source::Fs { fs_type, params, .. }, None) if op.target == Target::Tmpfs => {
+            let mut text = [0; MODE];
+            let mode = mode_of(point(&root, &op.at, Last::Directory)?, &mut text)?;
+            new_filesystem(fs_type, mode, params, op.attr.set)?
+        }
+        (Source::Inside { at, depth }, _) => {
+            let source = open_in_root(&root, at.whole(), OFlags::PATH).at(Call::OpenSource)?;
+            copy(source, *depth)?
+        }
+        (source, None) => make(source, op.attr.set)?,
     };
     change(&tree, &op.source, op.attr, op.tree_attr)?;
     let target = match op.target {
         Target::LikeSource if !is_directory(&tree).at(Call::OpenSource)? => file(&root, &op.at)?,
-        Target::LikeSource | Target::Directory => directory(&root, &op.at)?,
+        // The kernel refuses a file over a directory and the other way round.
+        Target::LikeSource => point(&root, &op.at, Last::Directory)?.fd,
+        Target::Directory | Target::Tmpfs => directory(&root, &op.at)?,
         Target::DirectoryItself => directory_itself(&root, &op.at)?,
+        Target::Proc if fstatfs(&tree).at(Call::OpenSource)?.f_type as u64 != PROC_SUPER_MAGIC => {
+            return Err(Errno::PERM).at(Call::NotProc);
+        }
+        Target::Proc => directory_itself(&root, &op.at)?,
     };
+    refuse_root(&root, &target)?;
     refuse_hidden_proc(&op.at, &target)?;
     attach(&tree, &target)
+}
+
+/// The mode of a directory that was there, in octal.
+fn mode_of(point: Point, text: &mut [u8; MODE]) -> Result<Option<&CStr>, Failure> {
+    if !point.found {
+        return Ok(None);
+    }
+    let mut mode = fstat(&point.fd).at(Call::OpenTarget)?.st_mode & 0o7777;
+    for digit in text.iter_mut().take(MODE - 1).rev() {
+        *digit = b'0' + (mode & 7) as u8;
+        mode >>= 3;
+    }
+    Ok(CStr::from_bytes_until_nul(text).ok())
+}
+
+/// A link of the image may lead to the root itself: what is mounted there would hide it from all that follows.
+fn refuse_root(root: impl AsFd, target: &OwnedFd) -> Result<(), Failure> {
+    let (root, target) = (fstat(root).at(Call::OpenTarget)?, fstat(target).at(Call::OpenTarget)?);
+    if (root.st_dev, root.st_ino) == (target.st_dev, target.st_ino) {
+        return Err(Errno::BUSY).at(Call::CoversRoot);
+    }
+    Ok(())
 }
 
 /// A mount point that does not say /proc and yet lies in a procfs got there by a symlink of the image: it would let
@@ -161,8 +218,7 @@ pub(super) fn bind_node(root: impl AsFd, host: &CStr, at: &InRoot) -> Result<(),
 
 /// Binds an open file over a place in the root.
 pub(super) fn bind_fd(root: impl AsFd, fd: impl AsFd, at: &InRoot) -> Result<(), Failure> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    let tree = open_tree(fd, c"", flags).at(Call::OpenSource)?;
+    let tree = copy(fd, Depth::Mount)?;
     attach(&tree, file(&root, at)?)
 }
 
@@ -173,7 +229,7 @@ pub(super) fn mask(root: impl AsFd, at: &InRoot) -> Result<(), Failure> {
         answer => answer.at(Call::OpenTarget)?,
     };
     if is_directory(&target).at(Call::OpenTarget)? {
-        let empty = new_filesystem(c"tmpfs", &[], MountAttr::RDONLY)?;
+        let empty = new_filesystem(c"tmpfs", None, &[], MountAttr::RDONLY)?;
         return attach(&empty, &target);
     }
     let null = bind(c"/dev/null", Depth::Mount)?;
@@ -195,11 +251,7 @@ pub(super) fn read_only_path(root: impl AsFd, at: &InRoot) -> Result<(), Failure
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
         answer => answer.at(Call::OpenTarget)?,
     };
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH
-        | OpenTreeFlags::AT_RECURSIVE;
-    let tree = open_tree(&target, c"", flags).at(Call::OpenSource)?;
+    let tree = copy(&target, Depth::Tree)?;
     let change = AttrChange {
         set: MountAttr::RDONLY,
         ..AttrChange::default()

@@ -106,6 +106,10 @@ impl fmt::Display for Source {
                 path,
                 depth: Depth::Tree,
             } => write!(f, "rbind {path:?}"),
+            Self::Inside { at, depth } => {
+                let word = if *depth == Depth::Tree { "rbind" } else { "bind" };
+                write!(f, "{word} {at} of the root")
+            }
             Self::Detached(slot) => write!(f, "slot {}", slot.0),
         }
     }

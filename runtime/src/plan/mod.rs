@@ -15,6 +15,8 @@ mod process;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
+
 use longshore_linux::{Depth, MountAttr, Namespaces, Propagation};
 use oci_spec::runtime::{Process, Spec};
 
@@ -69,6 +71,8 @@ struct Builder<'a> {
     slots: u16,
     steps: Vec<Step>,
     root_propagation: Option<Propagation>,
+    /// Where the root is on the host.
+    root_path: Option<PathBuf>,
     read_only_dev: Option<String>,
     fresh_dev: bool,
     terminal: bool,
@@ -88,6 +92,7 @@ impl<'a> Builder<'a> {
             slots: Slot::FIRST_FREE,
             steps: Vec::new(),
             root_propagation: None,
+            root_path: None,
             read_only_dev: None,
             fresh_dev: false,
             terminal: false,

@@ -1,11 +1,11 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use longshore_linux::{AttrChange, Depth, MountAttr, Namespaces, Propagation};
 use oci_spec::runtime::{Mount, Spec};
 
 use super::op::{FsParam, HostInput, MountOp, Op, Source, Target};
 use super::options::{MountOptions, sort_options};
-use super::paths::{cpath, cstring, in_root, invalid, on_host, unsupported};
+use super::paths::{clean, cpath, cstring, in_root, invalid, on_host, unsupported};
 use super::{Builder, Privilege};
 use crate::Result;
 
@@ -44,13 +44,14 @@ impl Builder<'_> {
         self.step("linux.rootfsPropagation", Op::Propagate(inherited));
 
         let root = spec.root().as_ref().ok_or_else(|| invalid("root", "it is missing"))?;
+        let path = on_host(&self.options.bundle, root.path());
         if self.options.rootfs.is_empty() {
-            let path = on_host(&self.options.bundle, root.path());
             let source = Source::Bind {
                 path: cpath("root.path", &path)?,
                 depth: Depth::Tree,
             };
             self.push_root("root.path", source, AttrChange::default())?;
+            self.root_path = Some(path);
             return Ok(());
         }
         let mounts = self.options.rootfs.clone();
@@ -70,6 +71,7 @@ impl Builder<'_> {
                 (Some(target), _) => self.push_mount(&field, source, &options, target, Target::Directory)?,
             }
         }
+        self.root_path = Some(path);
         Ok(())
     }
 
@@ -123,6 +125,7 @@ impl Builder<'_> {
             return self.cgroup_mount(field, mount, &options);
         }
         let bind = options.bind.is_some() || fs_type == "bind";
+        let has_mode = options.params.iter().any(|p| p.key.as_c_str() == c"mode");
         let source = self.source(field, fs_type, mount.source().as_deref(), &mut options)?;
         // Device nodes are made in /dev afterwards; it is closed when they are there.
         if !bind && in_root(field, mount.destination())?.whole() == c"dev" {
@@ -135,9 +138,18 @@ impl Builder<'_> {
         let target = match fs_type {
             _ if bind => Target::LikeSource,
             "proc" | "sysfs" => Target::DirectoryItself,
+            "tmpfs" if !has_mode => Target::Tmpfs,
             _ => Target::Directory,
         };
-        self.push_mount(field, source, &options, mount.destination(), target)
+        // Some tools name places in the root by their path on the host.
+        let inside = self.inside(mount.destination());
+        self.push_mount(
+            field,
+            source,
+            &options,
+            inside.as_deref().unwrap_or(mount.destination()),
+            target,
+        )
     }
 
     fn push_mount(
@@ -148,9 +160,9 @@ impl Builder<'_> {
         destination: &Path,
         target: Target,
     ) -> Result<()> {
-        let source = self.by_whom(source, field);
         let at = in_root(&format!("{field}.destination"), destination)?;
-        check_destination(field, &source, destination, &at.names)?;
+        let target = check_destination(field, &source, destination, &at.names, target)?;
+        let source = self.by_whom(source, field);
         let mut tree_attr = options.tree_attr;
         if options.attr.propagation.is_none() && tree_attr.propagation.is_none() {
             // Never a peer of the host's mount: what the container mounts below stays there.
@@ -170,6 +182,13 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// The path inside the root, of one that is below the root's own path on the host.
+    fn inside(&self, path: &Path) -> Option<PathBuf> {
+        let root = clean(self.root_path.as_ref()?);
+        let inside = clean(path).strip_prefix(&root).map(Path::to_owned);
+        inside.ok().filter(|_| path.is_absolute() && root != Path::new("/"))
+    }
+
     /// What a mount is made from.
     fn source(&self, field: &str, fs_type: &str, source: Option<&Path>, options: &mut MountOptions) -> Result<Source> {
         let bind = match fs_type {
@@ -183,6 +202,10 @@ impl Builder<'_> {
             }
             let path = source.ok_or_else(|| invalid(format!("{field}.source"), "a bind mount needs a source"))?;
             let path = on_host(&self.options.bundle, path);
+            if let Some(inside) = self.inside(&path) {
+                let at = in_root(&format!("{field}.source"), &inside)?;
+                return Ok(Source::Inside { at, depth });
+            }
             return Ok(Source::Bind {
                 path: cpath(field, &path)?,
                 depth,
@@ -212,6 +235,12 @@ impl Builder<'_> {
             .iter()
             .any(|p| p.value.as_ref().is_some_and(|v| v.count_bytes() > LONGEST_VALUE))
         {
+            if fs_type == "tmpfs" {
+                return Err(invalid(
+                    format!("{field}.options"),
+                    "an option of a tmpfs is longer than 255 bytes",
+                ));
+            }
             return legacy(field, fs_type, &params);
         }
         let in_user_namespace = self.namespaces.has(Namespaces::USER);
@@ -350,26 +379,28 @@ const PROC_FILES: [&str; 10] = [
     "proc/sys/crypto/fips_enabled",
 ];
 
-/// A mount over /proc could lie to the runtime about what it writes there.
-fn check_destination(field: &str, source: &Source, destination: &Path, names: &[std::ffi::CString]) -> Result<()> {
+/// A mount over /proc could lie to the runtime about what it writes there (CVE-2019-16884).
+fn check_destination(
+    field: &str,
+    source: &Source,
+    destination: &Path,
+    names: &[std::ffi::CString],
+    target: Target,
+) -> Result<Target> {
+    let refuse = |reason: String| Err(invalid(format!("{field}.destination"), reason));
     if names.is_empty() {
-        return Err(invalid(format!("{field}.destination"), "it is the root itself"));
+        return refuse("it is the root itself".to_owned());
     }
     if names[0].as_c_str() != c"proc" {
-        return Ok(());
+        return Ok(target);
     }
-    let procfs = matches!(source, Source::Fs { fs_type, .. } if fs_type.as_c_str() == c"proc");
     let whole = names.iter().map(|n| n.to_string_lossy()).collect::<Vec<_>>().join("/");
-    let bound_proc = matches!(source, Source::Bind { path, .. } if path.as_c_str() == c"/proc") && names.len() == 1;
-    if procfs || bound_proc || PROC_FILES.contains(&whole.as_str()) {
-        return Ok(());
+    let shown = destination.display();
+    match source {
+        _ if PROC_FILES.contains(&whole.as_str()) => Ok(target),
+        _ if names.len() > 1 => refuse(format!("'{shown}' is inside /proc, which must not be covered")),
+        Source::Fs { fs_type, .. } if fs_type.as_c_str() == c"proc" => Ok(target),
+        Source::Bind { .. } | Source::Inside { .. } => Ok(Target::Proc),
+        _ => refuse(format!("'{shown}' may only be a procfs")),
     }
-    if names.len() == 1 {
-        // Something else at /proc: allowed as long as it is not asked for by name of a file in it.
-        return Ok(());
-    }
-    Err(invalid(
-        format!("{field}.destination"),
-        format!("'{}' is inside /proc, which must not be covered", destination.display()),
-    ))
 }

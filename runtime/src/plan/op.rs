@@ -66,6 +66,8 @@ pub(crate) enum Source {
     },
     /// A file or tree of the host.
     Bind { path: CString, depth: Depth },
+    /// A file or tree of the root being assembled, with what is mounted in it by then.
+    Inside { at: InRoot, depth: Depth },
     /// A detached mount that the host made.
     Detached(Slot),
 }
@@ -78,6 +80,10 @@ pub(crate) enum Target {
     DirectoryItself,
     /// A directory or a file, whichever the source is.
     LikeSource,
+    /// A directory; a new tmpfs over it has the mode that it had, if it was there.
+    Tmpfs,
+    /// `/proc`, over which nothing but a procfs may lie: what is bound there must be one.
+    Proc,
 }
 
 /// One mount into the root.

@@ -74,3 +74,18 @@ pub(crate) fn parent_and_name(field: &str, path: &Path) -> Result<(InRoot, CStri
 pub(crate) fn on_host(bundle: &Path, path: &Path) -> PathBuf {
     bundle.join(path)
 }
+
+/// The path without `.`, `..` and empty names, by its text alone.
+pub(crate) fn clean(path: &Path) -> PathBuf {
+    let mut cleaned = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                cleaned.pop();
+            }
+            Component::CurDir => {}
+            other => cleaned.push(other),
+        }
+    }
+    cleaned
+}
