@@ -19,6 +19,11 @@
 //! profile written before the call existed would give. So, unless the default action lets calls pass, calls numbered above
 //! the highest one that the profile names get `ENOSYS` (runc does the same by patching libseccomp's output).
 //!
+//! # Listeners
+//! `SCMP_ACT_NOTIFY` hands a call to an agent, which listens at `listenerPath` and gets the filter's descriptor before the program runs
+//! (runtime spec, "The Container Process State"). The process that loads the filter is subject to it while it hands the descriptor over:
+//! a profile must let it (see [`Handover`]).
+//!
 //! # The program
 //! One section for each audit architecture, in which the calls with the same decision form ranges that are found by binary
 //! search: about eight comparisons for any call, where a list makes hundreds. The kernel runs the filter once for
@@ -26,6 +31,7 @@
 
 mod arch;
 mod assemble;
+mod listener;
 mod lower;
 mod rules;
 mod table;
@@ -35,12 +41,15 @@ mod interpret;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use longshore_linux::SockFilter;
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag};
 
 use crate::{Error, Result};
 
 pub use arch::Arch;
+pub use listener::Handover;
 
 /// The most instructions that the kernel takes (`BPF_MAXINSNS`).
 const MAX_INSTRUCTIONS: usize = 4096;
@@ -50,16 +59,19 @@ const MAX_INSTRUCTIONS: usize = 4096;
 #[non_exhaustive]
 pub struct Filter {
     /// The program; never empty and never longer than the kernel takes (4096).
-    pub instructions: Box<[SockFilter]>,
+    pub instructions: Arc<[SockFilter]>,
     /// `SECCOMP_FILTER_FLAG_*` for seccomp(2) with `SECCOMP_SET_MODE_FILTER`.
     pub flags: u32,
+    /// How the listener's descriptor leaves the process, for a filter that has one (with `SECCOMP_FILTER_FLAG_NEW_LISTENER`).
+    pub listener: Option<Handover>,
 }
 
 /// Compiles a profile for a machine whose own ABI is `native` ([`Arch::native`] on this one).
 ///
 /// # Errors
 /// [`Invalid`](crate::ErrorKind::Invalid) for an argument index above 5, an `errnoRet` above 65535 or a program too long for the
-/// kernel; [`Unsupported`](crate::ErrorKind::Unsupported) for the action `SCMP_ACT_NOTIFY`.
+/// kernel; for `SCMP_ACT_NOTIFY` as the default action, for `write`, without `listenerPath`, or in a profile that does not let the
+/// descriptor out.
 ///
 /// # Example
 /// ```
@@ -84,19 +96,31 @@ pub fn compile(profile: &LinuxSeccomp, native: Arch) -> Result<Filter> {
             ),
         });
     }
+    let listener = listener::handover(profile, &policy)?;
     Ok(Filter {
         instructions: instructions.into(),
-        flags: flags(profile),
+        flags: flags(profile, listener),
+        listener,
     })
 }
 
-/// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV` is left out: the kernel refuses it without a listener, and there is none.
-fn flags(profile: &LinuxSeccomp) -> u32 {
+const FLAG_LOG: u32 = 1 << 1;
+const FLAG_SPEC_ALLOW: u32 = 1 << 2;
+const FLAG_NEW_LISTENER: u32 = 1 << 3;
+const FLAG_WAIT_KILLABLE_RECV: u32 = 1 << 5;
+
+/// As runc has it: without a list of flags, speculation is allowed; an empty list is none. `TSYNC` has no work to do, because the process
+/// that loads the filter has one thread, and `WAIT_KILLABLE_RECV` none without a listener (the kernel refuses it).
+fn flags(profile: &LinuxSeccomp, listener: Option<Handover>) -> u32 {
+    let listens = listener.map_or(0, |_| FLAG_NEW_LISTENER);
     let bit = |flag: &LinuxSeccompFilterFlag| match flag {
-        LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 1,
-        LinuxSeccompFilterFlag::SeccompFilterFlagLog => 1 << 1,
-        LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => 1 << 2,
-        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
+        LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 0,
+        LinuxSeccompFilterFlag::SeccompFilterFlagLog => FLAG_LOG,
+        LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => FLAG_SPEC_ALLOW,
+        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => listener.map_or(0, |_| FLAG_WAIT_KILLABLE_RECV),
     };
-    profile.flags().iter().flatten().map(bit).fold(0, |all, one| all | one)
+    match profile.flags() {
+        None => listens | FLAG_SPEC_ALLOW,
+        Some(flags) => flags.iter().map(bit).fold(listens, |all, one| all | one),
+    }
 }

@@ -1,12 +1,14 @@
 //! The host's side of a start: what it opens before the clone, the clone itself, and the talk with the child.
 
+mod agent;
 mod inputs;
 mod maps;
 mod session;
 mod spawner;
 
+pub(crate) use agent::{Agent, Answer, Listener};
 pub(crate) use inputs::Inputs;
-pub(crate) use session::{Meeting, Session, step_error, wait_and_reap, wait_for_end};
+pub(crate) use session::{Meeting, Session, receive, step_error, wait_and_reap, wait_for_end};
 pub(crate) use spawner::{Spawned, Spawner};
 
 use crate::Error;

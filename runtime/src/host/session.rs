@@ -9,7 +9,9 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 
 use super::maps::{MapWriter, write_id_maps};
-use super::{Spawned, io_error};
+use super::{Agent, Answer, Listener, Spawned, io_error};
+use serde_json::Value;
+
 use crate::init::report::Message;
 use crate::init::{Ancestor, GO, HELPER_STEP};
 use crate::plan::op::{Op, Rendezvous};
@@ -27,6 +29,12 @@ pub(crate) enum Meeting {
     Created,
     /// Somebody to take its terminal.
     Terminal(OwnedFd),
+    /// A connection to the seccomp agent.
+    Agent,
+    /// Its listener handed to the agent.
+    Listener(Message, Option<OwnedFd>),
+    /// Nothing: it runs its program.
+    Gone,
 }
 
 /// The talk with a child from its clone until it is created. A session that is dropped before kills the child and waits
@@ -41,6 +49,8 @@ pub(crate) struct Session {
     ancestor: Ancestor,
     /// A step at which the child waits while the helper has yet to say who it is.
     held: Option<u32>,
+    /// Whether it has come to its last meeting, after which the end of the socket is its program's start.
+    ready: bool,
 }
 
 impl Session {
@@ -53,6 +63,7 @@ impl Session {
             pid,
             ancestor,
             held: None,
+            ready: false,
         }
     }
 
@@ -78,7 +89,13 @@ impl Session {
     /// Waits until the child waits for something that is not this session's own business.
     pub(crate) fn next(&mut self, facts: &HostFacts) -> Result<Meeting> {
         loop {
-            let (message, fd) = self.receive()?;
+            let Some((message, fd)) = receive(&self.socket).map_err(|errno| self.ended_early(errno))? else {
+                return if self.ready {
+                    Ok(Meeting::Gone)
+                } else {
+                    Err(self.ended_early(Errno::PIPE))
+                };
+            };
             match message {
                 Message::Failed { step, failure } => return Err(self.failed(step, failure)),
                 Message::Child => {
@@ -90,7 +107,7 @@ impl Session {
                     }
                 }
                 Message::AtStep(step) if self.ancestor == Ancestor::Helper => self.held = Some(step),
-
+                Message::Listener | Message::ListenerAt(_) => return Ok(Meeting::Listener(message, fd)),
                 Message::Terminal => {
                     return fd.map(Meeting::Terminal).ok_or_else(|| self.ended_early(Errno::PROTO));
                 }
@@ -100,6 +117,33 @@ impl Session {
                     }
                 }
             }
+        }
+    }
+
+    /// Has the agent take the child's listener over.
+    pub(crate) fn hand_over(
+        &self,
+        agent: &mut Agent<'_>,
+        said: (Message, Option<OwnedFd>),
+        state: Value,
+    ) -> Result<()> {
+        let child = self
+            .pidfd
+            .as_ref()
+            .expect("only into_pidfd takes it, and it takes the session");
+        let (message, fd) = said;
+        let pid = self.pid;
+        match agent.hand_over(
+            Listener {
+                message,
+                fd,
+                child,
+                pid,
+            },
+            state,
+        )? {
+            Answer::Go => self.go(),
+            Answer::None => Ok(()),
         }
     }
 
@@ -120,7 +164,7 @@ impl Session {
         }
     }
 
-    fn at_step(&self, step: u32, facts: &HostFacts) -> Result<Option<Meeting>> {
+    fn at_step(&mut self, step: u32, facts: &HostFacts) -> Result<Option<Meeting>> {
         match self.program.steps.get(step as usize).map(|s| &s.op) {
             Some(Op::Meet(Rendezvous::Placed)) => {
                 self.place(facts)?;
@@ -128,7 +172,11 @@ impl Session {
                 Ok(None)
             }
             Some(Op::Meet(Rendezvous::Hooks)) => Ok(Some(Meeting::Hooks)),
-            Some(Op::Meet(Rendezvous::Created | Rendezvous::Ready)) => Ok(Some(Meeting::Created)),
+            Some(Op::Meet(Rendezvous::Created | Rendezvous::Ready)) => {
+                self.ready = true;
+                Ok(Some(Meeting::Created))
+            }
+            Some(Op::Meet(Rendezvous::Agent)) => Ok(Some(Meeting::Agent)),
             _ => Err(self.ended_early(Errno::PROTO)),
         }
     }
@@ -166,26 +214,9 @@ impl Session {
         Ok(())
     }
 
-    fn receive(&self) -> Result<(Message, Option<OwnedFd>)> {
-        let mut bytes = [0u8; Message::SIZE];
-        let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let length = loop {
-            let mut parts = [IoSliceMut::new(&mut bytes)];
-            match recvmsg(&self.socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(self.ended_early(errno)),
-                Ok(received) => break received.bytes,
-            }
-        };
-        let fd = control.drain().find_map(|m| match m {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
-        match Message::decode(&bytes[..length]) {
-            Some(message) => Ok((message, fd)),
-            None => Err(self.ended_early(Errno::PIPE)),
-        }
+    /// The child said what it could not say yet.
+    pub(crate) fn out_of_turn(&self) -> Error {
+        self.ended_early(Errno::PROTO)
     }
 
     /// The child went away without a word.
@@ -249,6 +280,30 @@ fn wait_for_exit(pidfd: &OwnedFd) -> Exit {
     let second = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
     let _ = poll(&mut fds, Some(&second));
     reap(pidfd).unwrap_or(Exit::Unknown)
+}
+
+/// A message of a child and what came with it; `None` when it has closed its end.
+pub(crate) fn receive(socket: &OwnedFd) -> Result<Option<(Message, Option<OwnedFd>)>, Errno> {
+    let mut bytes = [0u8; Message::SIZE];
+    let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let length = loop {
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        match recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+            Ok(received) => break received.bytes,
+        }
+    };
+    if length == 0 {
+        return Ok(None);
+    }
+    let fd = control.drain().find_map(|m| match m {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    let message = Message::decode(&bytes[..length]).ok_or(Errno::PROTO)?;
+    Ok(Some((message, fd)))
 }
 
 /// Waits for the end of a process.

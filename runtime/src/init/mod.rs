@@ -4,6 +4,7 @@
 //! exists. All strings are in the program; buffers are on the stack; descriptors are in a table that the host made.
 #![allow(unsafe_code)]
 
+mod filter;
 mod identity;
 pub(crate) mod mounts;
 pub(crate) mod report;
@@ -14,8 +15,8 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use longshore_linux::{
     ChildOf, CloneOptions, Cloned, SignalMask, clone3, close_on_exec_from, close_range, duplicate_onto, execve,
-    exit_now, load_seccomp_filter, may_execute, reset_signal_handlers, set_controlling_terminal, set_namespace,
-    set_parent_death_signal, set_rlimit, unshare,
+    exit_now, may_execute, reset_signal_handlers, set_controlling_terminal, set_namespace, set_parent_death_signal,
+    set_rlimit, unshare,
 };
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags};
@@ -224,7 +225,7 @@ impl Child<'_> {
             Op::Domainname(name) => rustix::system::setdomainname(name.to_bytes()).at(Call::Name),
             Op::Rlimit { resource, soft, hard } => set_rlimit(*resource, *soft, *hard).at(Call::Limit),
             Op::NoNewPrivileges => rustix::thread::set_no_new_privs(true).at(Call::Prctl),
-            Op::Seccomp { filter, flags } => load_seccomp_filter(filter, *flags).map(drop).at(Call::Filter),
+            Op::Seccomp(filter) => self.load_filter(filter),
             Op::FindProgram => self.find_program(),
             Op::AwaitStart => self.await_start(),
             Op::CloseOnExec { from } => close_on_exec_from(*from).at(Call::CloseRange),

@@ -60,6 +60,7 @@ calls! {
     Name = "set the name",
     Limit = "set the limit",
     Filter = "load the filter",
+    Listener = "hand the listener over",
     Find = "find the program",
     Execute = "execute",
     CloseRange = "mark descriptors close-on-exec",
@@ -106,6 +107,10 @@ pub(crate) enum Message {
     Terminal,
     /// The child's pidfd comes with the message: it was cloned by a helper.
     Child,
+    /// The seccomp listener comes with the message.
+    Listener,
+    /// The seccomp listener has this number in the child, which waits until it is taken.
+    ListenerAt(u32),
 }
 
 impl Message {
@@ -117,6 +122,8 @@ impl Message {
             Self::Failed { step, failure } => [2, step, failure.call as u32, failure.errno.raw_os_error() as u32],
             Self::Terminal => [3, 0, 0, 0],
             Self::Child => [4, 0, 0, 0],
+            Self::Listener => [5, 0, 0, 0],
+            Self::ListenerAt(number) => [6, number, 0, 0],
         };
         let mut bytes = [0; Self::SIZE];
         for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
@@ -144,6 +151,8 @@ impl Message {
             },
             3 => Self::Terminal,
             4 => Self::Child,
+            5 => Self::Listener,
+            6 => Self::ListenerAt(words[1]),
             _ => return None,
         })
     }
@@ -164,6 +173,8 @@ mod tests {
             Message::Failed { step: 3, failure },
             Message::Terminal,
             Message::Child,
+            Message::Listener,
+            Message::ListenerAt(9),
         ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }

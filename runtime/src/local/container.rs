@@ -134,8 +134,8 @@ impl Container {
         }
     }
 
-    /// The state as hooks get it (runtime spec, "State").
-    pub(crate) fn oci_state(record: &Record, status: Status) -> Vec<u8> {
+    /// The state as hooks and agents get it (runtime spec, "State").
+    pub(crate) fn oci_state(record: &Record, status: Status) -> serde_json::Value {
         let mut state = serde_json::json!({
             "ociVersion": record.spec.version(),
             "id": record.id,
@@ -148,7 +148,7 @@ impl Container {
         if let Some(annotations) = record.spec.annotations().as_ref().filter(|a| !a.is_empty()) {
             state["annotations"] = serde_json::json!(annotations);
         }
-        state.to_string().into_bytes()
+        state
     }
 
     pub(crate) fn execs(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Watched>>> {

@@ -184,6 +184,8 @@ fn until_created(
                 record.init = ProcessName::of(session.pid())?;
                 return Ok(session);
             }
+            // They come after the start.
+            Meeting::Agent | Meeting::Listener(..) | Meeting::Gone => return Err(session.out_of_turn()),
         }
     }
 }

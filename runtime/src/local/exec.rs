@@ -7,7 +7,7 @@ use super::Shared;
 use super::container::Container;
 use super::create::{connect, open_streams};
 use super::process::Watched;
-use crate::host::{Inputs, Meeting, Session, io_error, wait_and_reap};
+use crate::host::{Agent, Inputs, Meeting, Session, io_error, wait_and_reap};
 use crate::plan::op::Slot;
 use crate::plan::{PlanOptions, plan_exec};
 use crate::{Drained, Error, ExecRequest, Result, Status};
@@ -62,16 +62,22 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
     inputs.put_tasks(entry.tasks)?;
     let spawned = shared.spawner.spawn(Arc::clone(&program), inputs, entry.unified)?;
     let mut session = Session::new(program, socket, spawned);
+    let mut agent = Agent::of(&container.record.spec, &container.record.bundle);
     loop {
         match session.next(&shared.facts)? {
             Meeting::Terminal(master) => connect(&mut streams, master)?,
-            Meeting::Hooks => session.go()?,
-            Meeting::Created => break,
+            Meeting::Agent => {
+                agent.connect()?;
+                session.go()?;
+            }
+            Meeting::Listener(message, fd) => {
+                let state = Container::oci_state(&container.record, Status::Running);
+                session.hand_over(&mut agent, (message, fd), state)?;
+            }
+            Meeting::Hooks | Meeting::Created => session.go()?,
+            Meeting::Gone => break,
         }
     }
-    session.go()?;
-    session.until_let_go()?;
-
     let pid = session.pid();
     let pidfd = session.into_pidfd();
     let process = Arc::new(Watched::new(pid, Some(pidfd), drained.map(Drained::wait)));

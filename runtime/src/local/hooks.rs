@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Hook;
+use serde_json::Value;
 
 use crate::{Error, Result};
 
@@ -13,10 +14,11 @@ const LONGEST_COMPLAINT: u64 = 4096;
 
 /// Runs hooks in the runtime's namespace, one after the other, with the container's state on their stdin (runtime spec,
 /// "POSIX-platform Hooks"). The first that fails ends it.
-pub(super) fn run(name: &str, hooks: Option<&Vec<Hook>>, bundle: &Path, state: &[u8]) -> Result<()> {
+pub(super) fn run(name: &str, hooks: Option<&Vec<Hook>>, bundle: &Path, state: &Value) -> Result<()> {
+    let state = state.to_string();
     for (i, hook) in hooks.into_iter().flatten().enumerate() {
         let field = format!("hooks.{name}[{i}]");
-        run_one(hook, bundle, state).map_err(|reason| Error::Hook { field, reason })?;
+        run_one(hook, bundle, state.as_bytes()).map_err(|reason| Error::Hook { field, reason })?;
     }
     Ok(())
 }

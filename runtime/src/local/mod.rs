@@ -12,6 +12,7 @@ mod sweep;
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +22,7 @@ use longshore_linux::{Errno, send_signal};
 use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::cgroup::{Limits, Manager};
-use crate::host::{Spawner, io_error, step_error};
+use crate::host::{Agent, Answer, Listener, Spawner, io_error, step_error};
 use crate::init::report::Message;
 use crate::plan::{HostFacts, PlanOptions, plan};
 use crate::{
@@ -267,7 +268,11 @@ fn start(shared: &Shared, container: &Arc<Container>) -> Result<()> {
     if container.status() != Status::Created {
         return Err(wrong_status(container, "start"));
     }
-    match start_socket::signal_start(container.dir.path())? {
+    let mut agent = Agent::of(&container.record.spec, &container.record.bundle);
+    let started = start_socket::signal_start(container.dir.path(), |message, fd| {
+        hand_over(container, &mut agent, message, fd)
+    });
+    match started? {
         Started::NotWaiting => return Err(wrong_status(container, "start")),
         Started::Failed(message) => return Err(start_error(shared, container, message)),
         Started::Yes => {}
@@ -288,6 +293,29 @@ fn start(shared: &Shared, container: &Arc<Container>) -> Result<()> {
         ran?;
     }
     Ok(())
+}
+
+/// Brings the seccomp agent and the listener of an init process together.
+fn hand_over(container: &Container, agent: &mut Agent<'_>, message: Message, fd: Option<OwnedFd>) -> Result<Answer> {
+    if let Message::AtStep(_) = message {
+        return agent.connect().map(|()| Answer::Go);
+    }
+    let child = container
+        .init
+        .pidfd
+        .as_ref()
+        .ok_or_else(|| wrong_status(container, "start"))?;
+    let pid = container.init.pid;
+    let state = Container::oci_state(&container.record, Status::Created);
+    agent.hand_over(
+        Listener {
+            message,
+            fd,
+            child,
+            pid,
+        },
+        state,
+    )
 }
 
 /// The error of a step after the start; the program is compiled again to know which step it was.

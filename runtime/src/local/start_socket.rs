@@ -7,15 +7,14 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, recv, send,
-    socket_with,
+    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, send, socket_with,
 };
 
 use super::record::START_SOCKET;
 use crate::Result;
-use crate::host::io_error;
-use crate::init::START;
+use crate::host::{Answer, io_error, receive};
 use crate::init::report::Message;
+use crate::init::{GO, START};
 
 /// A socket's path is at most 108 bytes: the directory goes by its descriptor.
 fn address(dir: &OwnedFd) -> Result<SocketAddrUnix, Errno> {
@@ -58,8 +57,12 @@ pub(super) enum Started {
     Failed(Message),
 }
 
-/// Gives the start signal and waits until the program runs.
-pub(super) fn signal_start(dir: &Path) -> Result<Started> {
+/// Gives the start signal and waits until the program runs. `listener` does what the child says of its seccomp listener, and tells whether
+/// it waits for an answer.
+pub(super) fn signal_start(
+    dir: &Path,
+    mut listener: impl FnMut(Message, Option<OwnedFd>) -> Result<Answer>,
+) -> Result<Started> {
     let fail = || format!("start over {}/{START_SOCKET}", dir.display());
     let socket = new_socket().map_err(io_error(fail()))?;
     let opened = match open_dir(dir) {
@@ -75,15 +78,17 @@ pub(super) fn signal_start(dir: &Path) -> Result<Started> {
         sent => sent.map_err(io_error(fail()))?,
     };
     let _ = fs::remove_file(dir.join(START_SOCKET));
-    let mut bytes = [0u8; Message::SIZE];
     loop {
-        match recv(&socket, &mut bytes[..], RecvFlags::empty()) {
-            Err(Errno::INTR) => {}
+        match receive(&socket) {
             // Closed by the execution of the program.
-            Ok((_, 0)) | Err(Errno::CONNRESET) => return Ok(Started::Yes),
-            Ok((_, length)) => {
-                return Ok(Message::decode(&bytes[..length.min(Message::SIZE)]).map_or(Started::Yes, Started::Failed));
+            Ok(None) | Err(Errno::CONNRESET) => return Ok(Started::Yes),
+            Ok(Some((message @ (Message::AtStep(_) | Message::Listener | Message::ListenerAt(_)), fd))) => {
+                if let Answer::Go = listener(message, fd)? {
+                    // One that is gone is noticed by the next look.
+                    let _ = send(&socket, &[GO], SendFlags::NOSIGNAL);
+                }
             }
+            Ok(Some((message, _))) => return Ok(Started::Failed(message)),
             Err(errno) => return Err(errno).map_err(io_error(fail())),
         }
     }

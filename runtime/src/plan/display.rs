@@ -2,6 +2,8 @@ use std::fmt;
 
 use longshore_linux::{AttrChange, Depth, MountAttr, Namespaces, Propagation};
 
+use crate::seccomp::Handover;
+
 use super::op::{FsParam, HostInput, IdMaps, InRoot, Op, Program, Source};
 
 impl fmt::Display for Program {
@@ -232,7 +234,15 @@ impl Op {
             ),
             Self::NoNewPrivileges => f.write_str("no new privileges"),
             Self::Chdir { path, when } => write!(f, "chdir {path:?} ({when:?})"),
-            Self::Seccomp { filter, flags } => write!(f, "seccomp {} instructions, flags {flags:#x}", filter.len()),
+            Self::Seccomp(filter) => {
+                let (length, flags) = (filter.instructions.len(), filter.flags);
+                write!(f, "seccomp {length} instructions, flags {flags:#x}")?;
+                match filter.listener {
+                    Some(Handover::Send) => f.write_str(", send the listener"),
+                    Some(Handover::Take) => f.write_str(", have the listener taken"),
+                    None => Ok(()),
+                }
+            }
             Self::FindProgram => f.write_str("find program"),
             Self::AwaitStart => f.write_str("await start"),
             Self::CloseOnExec { from } => write!(f, "close on exec from {from}"),

@@ -77,7 +77,7 @@ struct Builder<'a> {
     fresh_dev: bool,
     terminal: bool,
     oom_score_adj: Option<i32>,
-    seccomp: Option<Op>,
+    seccomp: Option<Filter>,
 }
 
 impl<'a> Builder<'a> {
@@ -120,19 +120,10 @@ impl<'a> Builder<'a> {
         let Some(profile) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) else {
             return Ok(());
         };
-        let listener = [
-            ("linux.seccomp.listenerPath", profile.listener_path().is_some()),
-            ("linux.seccomp.listenerMetadata", profile.listener_metadata().is_some()),
-        ];
-        check::refuse(&listener, "the actions of a listener are not supported")?;
         let native = Arch::native().ok_or_else(|| {
             paths::unsupported("linux.seccomp", "the filter compiler does not know this machine's ABI")
         })?;
-        let Filter { instructions, flags } = seccomp::compile(profile, native)?;
-        self.seccomp = Some(Op::Seccomp {
-            filter: instructions,
-            flags: flags.into(),
-        });
+        self.seccomp = Some(seccomp::compile(profile, native)?);
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 use std::ffi::{CStr, CString};
 
-use longshore_linux::{
-    AttrChange, CStringArray, CapabilitySets, Depth, MountAttr, Namespaces, Propagation, SockFilter,
-};
+use longshore_linux::{AttrChange, CStringArray, CapabilitySets, Depth, MountAttr, Namespaces, Propagation};
+
+use crate::seccomp::Filter;
 
 /// A place for a descriptor that the program works with: filled by the host before the clone, or by an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,6 +108,8 @@ pub(crate) enum Rendezvous {
     Created,
     /// The next thing is the program; the end of the socket tells the host that it runs.
     Ready,
+    /// The host connects to the seccomp agent.
+    Agent,
 }
 
 /// When the working directory is entered: root may where the user may not, and the other way round.
@@ -213,10 +215,8 @@ pub(crate) enum Op {
         path: CString,
         when: When,
     },
-    Seccomp {
-        filter: Box<[SockFilter]>,
-        flags: u64,
-    },
+    /// Load the filter, and hand its listener over.
+    Seccomp(Filter),
     FindProgram,
     AwaitStart,
     CloseOnExec {

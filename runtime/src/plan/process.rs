@@ -242,8 +242,11 @@ impl Builder<'_> {
             };
             self.step("linux.seccomp", Op::Capabilities { sets, ambient: 0 });
         }
-        if let Some(op) = filter {
-            self.step("linux.seccomp", op);
+        if let Some(filter) = filter {
+            if filter.listener.is_some() {
+                self.step("linux.seccomp.listenerPath", Op::Meet(Rendezvous::Agent));
+            }
+            self.step("linux.seccomp", Op::Seccomp(filter));
         }
         if late {
             self.step(&caps_field, last);

@@ -13,6 +13,7 @@ pub(super) const KILL_THREAD: Action = 0;
 pub(super) const TRAP: Action = 0x0003_0000;
 pub(super) const ERRNO: Action = 0x0005_0000;
 pub(super) const TRACE: Action = 0x7ff0_0000;
+pub(super) const NOTIFY: Action = 0x7fc0_0000;
 pub(super) const LOG: Action = 0x7ffc_0000;
 pub(super) const ALLOW: Action = 0x7fff_0000;
 
@@ -82,6 +83,15 @@ impl Policy {
             profile.default_errno_ret(),
             "linux.seccomp.defaultAction",
         )?;
+        if default == NOTIFY {
+            return Err(Error::InvalidSpec {
+                field: "linux.seccomp.defaultAction".into(),
+                // The words are runc's: tools look for them.
+                reason:
+                    "SCMP_ACT_NOTIFY cannot be used as default action: the descriptor could not be handed to the agent"
+                        .into(),
+            });
+        }
         let mut archs = vec![native];
         let asked = profile.architectures().iter().flatten();
         for arch in asked
@@ -99,6 +109,25 @@ impl Policy {
         Ok(Self {
             sections: sections(abis, default),
         })
+    }
+
+    /// Whether any call goes to an agent.
+    pub(super) fn notifies(&self) -> bool {
+        let mut decisions = self
+            .sections
+            .iter()
+            .flat_map(|s| &s.ranges)
+            .map(|(_, decision)| decision);
+        decisions.any(|d| d.otherwise == NOTIFY || d.rules.iter().any(|r| r.action == NOTIFY))
+    }
+
+    /// What is decided for a call of the native ABI whatever its arguments are, if that can be said.
+    pub(super) fn always(&self, name: &str) -> Option<Action> {
+        let section = self.sections.first()?;
+        let number = Numbers::of(name)?.on(section.arch)?;
+        let after = section.ranges.partition_point(|(start, _)| *start <= number);
+        let (_, decision) = section.ranges.get(after.checked_sub(1)?)?;
+        decision.rules.is_empty().then_some(decision.otherwise)
     }
 }
 
@@ -181,6 +210,15 @@ impl Abi {
 /// Adds the rules of one entry of `syscalls` to every ABI.
 fn add(abis: &mut [Abi], syscall: &LinuxSyscall, field: &str, default: Action) -> Result<()> {
     let action = action(syscall.action(), syscall.errno_ret(), &format!("{field}.action"))?;
+    if action == NOTIFY && syscall.names().iter().any(|name| name == "write") {
+        return Err(Error::InvalidSpec {
+            field: format!("{field}.names"),
+            // The words are runc's: tools look for them.
+            reason:
+                "SCMP_ACT_NOTIFY cannot be used for the write syscall: the descriptor may have to be handed over by it"
+                    .into(),
+        });
+    }
     let alternatives = alternatives(syscall.args().as_deref().unwrap_or_default(), field)?;
     for name in syscall.names() {
         let numbers = Numbers::of(name);
@@ -273,12 +311,7 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>, field: &str) -> Result
         LinuxSeccompAction::ScmpActTrace => TRACE | data()?,
         LinuxSeccompAction::ScmpActLog => LOG,
         LinuxSeccompAction::ScmpActAllow => ALLOW,
-        LinuxSeccompAction::ScmpActNotify => {
-            return Err(Error::Unsupported {
-                field: "linux.seccomp.listenerPath".into(),
-                reason: format!("{field} is SCMP_ACT_NOTIFY, and this version does not hand filters to an agent"),
-            });
-        }
+        LinuxSeccompAction::ScmpActNotify => NOTIFY,
     })
 }
 

@@ -171,8 +171,10 @@ fn what_cannot_be_compiled_names_its_field() {
     assert!(text.starts_with("linux.seccomp.defaultAction:"), "{text}");
     let (kind, text) = refused(json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
         { "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" }] }));
-    assert_eq!(kind, ErrorKind::Unsupported);
+    assert_eq!(kind, ErrorKind::Invalid);
     assert!(text.starts_with("linux.seccomp.listenerPath:"), "{text}");
+    let (_, text) = refused(json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x" }));
+    assert!(text.starts_with("linux.seccomp.listenerMetadata:"), "{text}");
     let args: Vec<Value> = (0..3000)
         .map(|n| json!({ "index": 0, "value": n, "op": "SCMP_CMP_EQ" }))
         .collect();
@@ -184,8 +186,51 @@ fn what_cannot_be_compiled_names_its_field() {
 
 #[test]
 fn flags_are_the_kernels_bits() {
-    let filter = compiled(json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": [
-        "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC",
-        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"] }));
-    assert_eq!(filter.flags, 0b111);
+    let flags = |flags: Value, action: &str| {
+        let mut profile = json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/agent",
+            "syscalls": [{ "names": ["mkdir"], "action": action }] });
+        if !flags.is_null() {
+            profile["flags"] = flags;
+        }
+        compiled(profile).flags
+    };
+    let all = json!([
+        "SECCOMP_FILTER_FLAG_LOG",
+        "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+        "SECCOMP_FILTER_FLAG_TSYNC",
+        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
+    ]);
+    // As runc: no list is the default of it, and TSYNC is for programs with threads.
+    assert_eq!(flags(Value::Null, "SCMP_ACT_ERRNO"), 4);
+    assert_eq!(flags(json!([]), "SCMP_ACT_ERRNO"), 0);
+    assert_eq!(flags(all.clone(), "SCMP_ACT_ERRNO"), 2 | 4);
+    assert_eq!(flags(all, "SCMP_ACT_NOTIFY"), 2 | 4 | 8 | 32);
+    assert_eq!(flags(json!([]), "SCMP_ACT_NOTIFY"), 8);
+}
+
+#[test]
+fn a_listener_leaves_by_a_call_that_passes() {
+    let handover = |rules: Value| {
+        let profile = json!({ "defaultAction": "SCMP_ACT_ERRNO", "listenerPath": "/agent", "syscalls": rules });
+        super::compile(&super::tests::profile(profile), Arch::X86_64).map(|f| f.listener)
+    };
+    let rule = |names: &[&str], action: &str| json!({ "names": names, "action": format!("SCMP_ACT_{action}") });
+    let agent = rule(&["mkdir"], "NOTIFY");
+    let send = handover(json!([agent, rule(&["sendmsg"], "ALLOW")]));
+    assert_eq!(send.expect("compiles"), Some(Handover::Send));
+    for read in ["ALLOW", "LOG", "NOTIFY"] {
+        let take = handover(json!([agent, rule(&["write"], "ALLOW"), rule(&["read"], read)]));
+        assert_eq!(take.expect("compiles"), Some(Handover::Take), "{read}");
+    }
+    let only_some = json!({ "names": ["sendmsg"], "action": "SCMP_ACT_ALLOW",
+        "args": [{ "index": 0, "value": 3, "op": "SCMP_CMP_EQ" }] });
+    for none in [
+        json!([agent]),
+        json!([agent, rule(&["write"], "ALLOW")]),
+        json!([agent, only_some]),
+    ] {
+        let error = handover(none).expect_err("no way out");
+        assert!(error.to_string().starts_with("linux.seccomp.syscalls:"), "{error}");
+    }
+    assert_eq!(handover(json!([rule(&["mkdir"], "ALLOW")])).expect("compiles"), None);
 }

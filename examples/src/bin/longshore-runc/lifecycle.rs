@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use longshore_runtime::seccomp::{self, Arch};
 use longshore_runtime::{
     ContainerId, CreateRequest, DeleteMode, Error as RuntimeError, Executor, KillScope, Lifetime, LinuxExecutor,
     ProcessId, Status,
@@ -42,6 +43,7 @@ enum Mode {
 fn bring_up(global: &Global, arguments: &Arguments, mode: Mode) -> Outcome {
     refuse(arguments, UNSUPPORTED)?;
     let (bundle, spec) = load_bundle(arguments.filled("bundle"))?;
+    log_filter(global, &spec);
     let id = container_id(arguments.id())?;
     let presence = match mode {
         Mode::Create => Presence::Detached,
@@ -66,6 +68,19 @@ fn bring_up(global: &Global, arguments: &Arguments, mode: Mode) -> Outcome {
         }
         started
     })
+}
+
+/// What runc says of a seccomp filter, in its words.
+fn log_filter(global: &Global, spec: &Spec) {
+    let profile = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    let Some((profile, native)) = profile.zip(Arch::native()) else {
+        return;
+    };
+    global.log.debug(|| match seccomp::compile(profile, native) {
+        Ok(filter) => format!("seccomp filter flags: {}", filter.flags),
+        // Creating the container refuses it too.
+        Err(error) => error.to_string(),
+    });
 }
 
 /// From the created container to the end of the command.
