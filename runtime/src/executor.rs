@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -38,6 +39,8 @@ pub struct CreateRequest {
     pub io: Io,
     /// Whether it dies with the host program.
     pub lifetime: Lifetime,
+    /// Further descriptors for its program, which has them as 3, 4 and so on, open across the execve.
+    pub descriptors: Vec<OwnedFd>,
 }
 
 impl CreateRequest {
@@ -50,6 +53,7 @@ impl CreateRequest {
             rootfs: Vec::new(),
             io,
             lifetime: Lifetime::default(),
+            descriptors: Vec::new(),
         }
     }
 
@@ -66,6 +70,13 @@ impl CreateRequest {
         self.lifetime = lifetime;
         self
     }
+
+    /// The same with further descriptors for its program.
+    #[must_use]
+    pub fn descriptors(mut self, descriptors: Vec<OwnedFd>) -> Self {
+        self.descriptors = descriptors;
+        self
+    }
 }
 
 /// Asks for another process in a container.
@@ -78,6 +89,21 @@ pub struct ExecRequest {
     pub process: Process,
     /// Where its streams go.
     pub io: Io,
+    /// Further descriptors for it, as those of a [`CreateRequest`].
+    pub descriptors: Vec<OwnedFd>,
+    /// What happens if the container is frozen.
+    pub when_paused: WhenPaused,
+}
+
+/// What becomes of a process for a container that is frozen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhenPaused {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It is made, and freezes with the others: the call returns after somebody has thawed the container.
+    Enter,
 }
 
 impl ExecRequest {
@@ -87,7 +113,23 @@ impl ExecRequest {
             exec_id: exec_id.into(),
             process,
             io,
+            descriptors: Vec::new(),
+            when_paused: WhenPaused::default(),
         }
+    }
+
+    /// The same with further descriptors.
+    #[must_use]
+    pub fn descriptors(mut self, descriptors: Vec<OwnedFd>) -> Self {
+        self.descriptors = descriptors;
+        self
+    }
+
+    /// The same, and what happens if the container is frozen.
+    #[must_use]
+    pub fn when_paused(mut self, when_paused: WhenPaused) -> Self {
+        self.when_paused = when_paused;
+        self
     }
 }
 
@@ -217,7 +259,7 @@ pub trait Executor: Debug + Send + Sync + 'static {
     /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) unless it is [`Created`](Status::Created); [`Start`](crate::ErrorKind::Start) when the program can't be executed.
     async fn start(&self, id: &ContainerId) -> Result<()>;
 
-    /// Runs another process in a running container and returns its pid. It takes user, capabilities, labels and seccomp from the container.
+    /// Runs another process in a created or running container and returns its pid. It takes user, capabilities, labels and seccomp from the container.
     ///
     /// # Errors
     /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) unless it runs; [`AlreadyExists`](crate::ErrorKind::AlreadyExists) for the exec id.
@@ -259,6 +301,7 @@ pub trait Executor: Debug + Send + Sync + 'static {
     /// [`NotFound`](crate::ErrorKind::NotFound).
     async fn state(&self, id: &ContainerId) -> Result<State>;
 
-    /// All containers of this executor's state directory, ordered by id.
+    /// All containers of this executor's state directory, ordered by id. One whose state is damaged is left out, with a warning to
+    /// [`tracing`]: [`state`](Self::state) tells what is wrong with it.
     async fn list(&self) -> Result<Vec<State>>;
 }

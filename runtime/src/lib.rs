@@ -65,6 +65,7 @@ pub mod seccomp;
 pub use error::{Error, ErrorKind, Result};
 pub use executor::{
     CreateRequest, DeleteMode, ExecRequest, Executor, ExitStatus, KillScope, Lifetime, ProcessId, State, Status,
+    WhenPaused,
 };
 pub use id::ContainerId;
 pub use io::{Drained, Io, OutputGuard, PipeEnds, Stdio, Streams, Terminal};

@@ -123,7 +123,7 @@ async fn an_exec_enters_a_user_namespace() {
 }
 
 #[tokio::test]
-async fn an_exec_needs_a_container_that_runs() {
+async fn an_exec_needs_a_container_that_has_not_ended() {
     let Some(place) = place() else { return };
     let id = new_id();
     place
@@ -131,10 +131,12 @@ async fn an_exec_needs_a_container_that_runs() {
         .create(place.request(&id, &spec(&["true"]), Io::null()))
         .await
         .expect("created");
+    place.executor.start(&id).await.expect("started");
+    place.executor.wait(&id, &ProcessId::Init).await.expect("it ends");
     let request = ExecRequest::new("x", process(&["true"], json!({})), Io::null());
-    let error = place.executor.exec(&id, request).await.expect_err("it is only created");
+    let error = place.executor.exec(&id, request).await.expect_err("it has stopped");
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
-    place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
+    place.executor.delete(&id, DeleteMode::Stopped).await.expect("deleted");
 }
 
 /// Reads a terminal to its end, which is an error.
@@ -261,4 +263,57 @@ async fn another_executor_on_the_same_directory_starts_and_sees_it() {
         ErrorKind::NotFound
     );
     let _ = parse(&spec(&["true"]));
+}
+
+/// An unlinked file with a text, to read from its beginning.
+fn file_with(text: &str) -> std::os::fd::OwnedFd {
+    use std::io::Seek;
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all(text.as_bytes()).expect("written");
+    file.rewind().expect("rewound");
+    file.into()
+}
+
+#[tokio::test]
+async fn a_program_has_the_further_descriptors_of_its_request_and_no_other() {
+    let Some(place) = place() else { return };
+    // The host has something of its own where the child puts them.
+    let _own: Vec<_> = (0..8).map(|_| file_with("the host's own")).collect();
+    let id = new_id();
+    let script = "cat <&3; cat <&4; ls /proc/self/fd; read x";
+    let (io, mut ends) = Io::pipe().expect("pipes");
+    let request = place
+        .request(&id, &spec(&["sh", "-c", script]), io)
+        .descriptors(vec![file_with("one\n"), file_with("two\n")]);
+    place.executor.create(request).await.expect("created");
+    place.executor.start(&id).await.expect("started");
+
+    // `ls` itself has the directory open.
+    let expected = "one\ntwo\n0\n1\n2\n3\n4\n5\n";
+    let mut out = vec![0; expected.len()];
+    ends.stdout.read_exact(&mut out).expect("output");
+    assert_eq!(String::from_utf8_lossy(&out), expected);
+
+    let (io, mut other) = Io::pipe().expect("pipes");
+    let request = ExecRequest::new("x", process(&["sh", "-c", "cat <&3; ls /proc/self/fd"], json!({})), io)
+        .descriptors(vec![file_with("three\n")]);
+    place.executor.exec(&id, request).await.expect("it runs");
+    let mut out = String::new();
+    other.stdout.read_to_string(&mut out).expect("output");
+    assert_eq!(out, "three\n0\n1\n2\n3\n4\n");
+    place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
+}
+
+#[tokio::test]
+async fn a_created_container_can_be_entered_before_its_start() {
+    let Some(place) = place() else { return };
+    let id = new_id();
+    let request = place.request(&id, &spec(&["sh", "-c", "exit 3"]), Io::null());
+    place.executor.create(request).await.expect("created");
+    let (code, out) = exec(&place, &id, "x", process(&["hostname"], json!({}))).await;
+    assert_eq!((code, out.as_str()), (0, "box\n"));
+    place.executor.start(&id).await.expect("it still waits for its start");
+    let exit = place.executor.wait(&id, &ProcessId::Init).await.expect("it ends");
+    assert_eq!(exit.code, 3);
+    place.executor.delete(&id, DeleteMode::Stopped).await.expect("deleted");
 }

@@ -91,3 +91,44 @@ async fn a_program_that_is_not_there_fails_the_create_and_leaves_nothing() {
     );
     assert!(place.executor.list().await.expect("a list").is_empty());
 }
+
+/// What is left if the program that starts a container is killed right after the container runs: the socket that nobody listens on.
+#[tokio::test]
+async fn a_start_whose_last_step_is_missing_is_a_start() {
+    let Some(place) = place() else { return };
+    let id = new_id();
+    let request = place.request(&id, &spec(&["sleep", "1000"]), Io::null());
+    place.executor.create(request).await.expect("created");
+    let socket = place.dir.path().join("state").join(id.as_str()).join("start.sock");
+    let kept = socket.with_extension("kept");
+    std::fs::hard_link(&socket, &kept).expect("a second name");
+    assert_eq!(place.executor.state(&id).await.expect("known").status, Status::Created);
+    place.executor.start(&id).await.expect("started");
+    std::fs::rename(&kept, &socket).expect("put back");
+    assert_eq!(place.executor.state(&id).await.expect("known").status, Status::Running);
+    let again = place.executor.start(&id).await.expect_err("it runs");
+    assert_eq!(again.kind(), ErrorKind::FailedPrecondition);
+    place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
+}
+
+#[tokio::test]
+async fn a_damaged_container_does_not_hide_the_others() {
+    let Some(place) = place() else { return };
+    let (id, damaged) = (new_id(), new_id());
+    for id in [&id, &damaged] {
+        let request = place.request(id, &spec(&["sleep", "1000"]), Io::null());
+        place.executor.create(request).await.expect("created");
+    }
+    let record = place.dir.path().join("state").join(damaged.as_str()).join("state.json");
+    let whole = std::fs::read(&record).expect("a record");
+    std::fs::write(&record, &whole[..whole.len() / 2]).expect("cut off");
+    let other = longshore_runtime::LinuxExecutor::open(place.dir.path().join("state")).expect("it opens");
+    let listed = other.list().await.expect("a list");
+    assert_eq!(listed.iter().map(|state| &state.id).collect::<Vec<_>>(), [&id]);
+    let error = other.state(&damaged).await.expect_err("it is damaged");
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    std::fs::write(&record, &whole).expect("mended");
+    for id in [&id, &damaged] {
+        other.delete(id, DeleteMode::Force).await.expect("deleted");
+    }
+}

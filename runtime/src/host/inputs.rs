@@ -17,6 +17,8 @@ use crate::{Error, Result, Stdio};
 pub(crate) struct Inputs {
     owned: Vec<OwnedFd>,
     slots: Vec<RawFd>,
+    /// The first number that the child does not use for something else.
+    lowest: RawFd,
 }
 
 impl Inputs {
@@ -25,6 +27,7 @@ impl Inputs {
         let mut inputs = Self {
             owned: Vec::new(),
             slots: vec![EMPTY; usize::from(program.slots)],
+            lowest: 3 + program.descriptors.map_or(0, |(_, count)| count.into()),
         };
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(io_error("make a socket pair to talk to a container's init process"))?;
@@ -38,9 +41,9 @@ impl Inputs {
 
     /// Fills a slot.
     pub(crate) fn put(&mut self, slot: Slot, fd: OwnedFd) -> Result<()> {
-        // The child puts its streams onto 0 to 2; a host that has those closed gets them for other things.
-        let fd = if fd.as_raw_fd() < 3 {
-            rustix::io::fcntl_dupfd_cloexec(&fd, 3).map_err(io_error("duplicate a descriptor"))?
+        // The child puts its streams onto 0 to 2, and further descriptors above; the host may have other things there.
+        let fd = if fd.as_raw_fd() < self.lowest {
+            rustix::io::fcntl_dupfd_cloexec(&fd, self.lowest).map_err(io_error("duplicate a descriptor"))?
         } else {
             fd
         };
@@ -55,6 +58,15 @@ impl Inputs {
             let slot = Slot(self.slots.len() as u16);
             self.slots.push(EMPTY);
             self.put(slot, file)?;
+        }
+        Ok(())
+    }
+
+    /// The further descriptors that the program was compiled for.
+    pub(crate) fn put_descriptors(&mut self, program: &Program, descriptors: Vec<OwnedFd>) -> Result<()> {
+        let first = program.descriptors.map_or(0, |(first, _)| first.0);
+        for (slot, descriptor) in (first..).zip(descriptors) {
+            self.put(Slot(slot), descriptor)?;
         }
         Ok(())
     }

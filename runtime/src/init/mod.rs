@@ -221,6 +221,7 @@ impl Child<'_> {
             Op::NewSession => rustix::process::setsid().map(drop).at(Call::Session),
             Op::Terminal { rows, columns, uid } => self.terminal(*rows, *columns, *uid),
             Op::Stdio => self.stdio(),
+            Op::Descriptors { first, count } => self.descriptors(*first, *count),
             Op::Hostname(name) => rustix::system::sethostname(name.to_bytes()).at(Call::Name),
             Op::Domainname(name) => rustix::system::setdomainname(name.to_bytes()).at(Call::Name),
             Op::Rlimit { resource, soft, hard } => set_rlimit(*resource, *soft, *hard).at(Call::Limit),
@@ -283,6 +284,20 @@ impl Child<'_> {
             // SAFETY: the line above put the terminal there, and it stays.
             let terminal = unsafe { BorrowedFd::borrow_raw(0) };
             set_controlling_terminal(terminal).at(Call::Controlling)?;
+        }
+        Ok(())
+    }
+
+    /// The host has put the descriptors of all slots above the places.
+    fn descriptors(&mut self, first: Slot, count: u16) -> Result<(), Failure> {
+        for i in 0..count {
+            let fd = self
+                .slots
+                .take(Slot(first.0 + i))
+                .ok_or(Errno::BADF)
+                .at(Call::Protocol)?;
+            // SAFETY: nothing is open there: what was the host's is closed, and no slot is that low.
+            unsafe { duplicate_onto(std::os::fd::AsRawFd::as_raw_fd(&fd), 3 + RawFd::from(i)) }.at(Call::Duplicate)?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::process::Watched;
 use super::reactor::Reactor;
 use super::record::{Record, StateDir};
+use super::start_socket;
 use crate::cgroup::{Cgroup, Manager};
 use crate::{ContainerId, Result, State, Status};
 
@@ -105,10 +106,10 @@ impl Container {
         let lives = self.init.status().is_none() && self.init.pidfd.as_ref().is_some_and(|fd| !has_ended(fd));
         if !lives {
             Status::Stopped
-        } else if self.dir.awaits_start() {
-            Status::Created
         } else if !self.cgroup.is_none() && self.cgroup.is_frozen().unwrap_or(false) {
             Status::Paused
+        } else if start_socket::is_awaited_in(self.dir.path()) {
+            Status::Created
         } else {
             Status::Running
         }

@@ -78,11 +78,13 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
         rootfs,
         io,
         lifetime,
+        descriptors,
     } = request;
     let bundle = std::path::absolute(&bundle).map_err(io_error(format!("find the bundle {}", bundle.display())))?;
     let mut options = PlanOptions::new(&bundle);
     options.rootfs = rootfs;
     options.lifetime = lifetime;
+    options.descriptors = descriptors.len();
     let program = Arc::new(plan(&spec, &shared.facts, &options)?);
     let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
     let limits = Limits::compile(resources, shared.cgroups.host())?;
@@ -93,6 +95,7 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
         made.cgroup.as_ref().expect("just made"),
     );
     let (mut inputs, socket) = Inputs::open(&program, cgroup.location())?;
+    inputs.put_descriptors(&program, descriptors)?;
     inputs.put(Slot::START, start_socket::listen_in(dir.path())?)?;
     let (streams, drained) = open_streams(io, program.terminal, &mut inputs)?;
     let entry = cgroup.entry()?;

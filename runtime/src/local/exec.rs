@@ -10,7 +10,7 @@ use super::process::Watched;
 use crate::host::{Agent, Inputs, Meeting, Session, io_error, wait_and_reap};
 use crate::plan::op::Slot;
 use crate::plan::{PlanOptions, plan_exec};
-use crate::{Drained, Error, ExecRequest, Result, Status};
+use crate::{Drained, Error, ExecRequest, Result, Status, WhenPaused};
 
 const SIGKILL: i32 = 9;
 
@@ -44,18 +44,27 @@ impl Drop for PendingExec {
 
 /// Runs another process in a container. Blocks.
 pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecRequest) -> Result<PendingExec> {
-    let ExecRequest { exec_id, process, io } = request;
-    if container.status() != Status::Running {
-        return Err(super::wrong_status(container, "exec in"));
+    let ExecRequest {
+        exec_id,
+        process,
+        io,
+        descriptors,
+        when_paused,
+    } = request;
+    match (container.status(), when_paused) {
+        (Status::Created | Status::Running, _) | (Status::Paused, WhenPaused::Enter) => {}
+        _ => return Err(super::wrong_status(container, "exec in")),
     }
     if container.execs().contains_key(&exec_id) {
         return Err(Error::AlreadyExists(format!("{}/{exec_id}", container.id)));
     }
     let mut options = PlanOptions::new(&container.record.bundle);
     options.lifetime = container.record.lifetime;
+    options.descriptors = descriptors.len();
     let program = Arc::new(plan_exec(&container.record.spec, &process, &shared.facts, &options)?);
 
     let (mut inputs, socket) = Inputs::open(&program, container.cgroup.location())?;
+    inputs.put_descriptors(&program, descriptors)?;
     inputs.put(Slot::INIT, init_pidfd(container)?)?;
     let (mut streams, drained) = open_streams(io, program.terminal, &mut inputs)?;
     let entry = container.cgroup.entry()?;

@@ -406,7 +406,8 @@ fn list(shared: &Shared) -> Result<Vec<State>> {
             Ok(container) => states.push(container.state()),
             // Being created or deleted just now.
             Err(Error::NotFound(_)) => {}
-            Err(error) => return Err(error),
+            // One that is damaged must not hide the others.
+            Err(error) => tracing::warn!(container = %id, %error, "left out of the list"),
         }
     }
     states.sort_by(|a, b| a.id.cmp(&b.id));

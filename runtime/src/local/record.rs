@@ -169,11 +169,6 @@ impl StateDir {
         self.read(EXIT)
     }
 
-    /// Whether init waits for its start.
-    pub(crate) fn awaits_start(&self) -> bool {
-        self.path.join(START_SOCKET).exists()
-    }
-
     /// Readers see the old file or the new one, whole.
     fn write(&self, name: &str, value: &impl Serialize) -> Result<()> {
         let path = self.path.join(name);

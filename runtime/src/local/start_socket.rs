@@ -46,6 +46,19 @@ pub(super) fn listen_in(dir: &Path) -> Result<OwnedFd> {
     bound.map_err(io_error(format!("make the socket {}/{START_SOCKET}", dir.display())))
 }
 
+/// Whether an init process listens for its start. Its socket is no proof: whoever starts a container takes it away last, and may be
+/// killed before. A listener that is gone refuses the connection.
+pub(super) fn is_awaited_in(dir: &Path) -> bool {
+    let asked = (|| {
+        let opened = open_dir(dir)?;
+        // It must not wait for an init that is slow to accept: one that others ask as well has its queue full, and listens.
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        connect(&socket, &address(&opened)?)
+    })();
+    !matches!(asked, Err(Errno::NOENT | Errno::CONNREFUSED))
+}
+
 /// What came of a start signal.
 #[derive(Debug)]
 pub(super) enum Started {

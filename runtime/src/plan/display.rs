@@ -196,6 +196,7 @@ impl fmt::Display for Op {
             Self::Terminal { rows, columns, uid } => write!(f, "open terminal {rows}x{columns} owner {uid}"),
             Self::Console(at) => write!(f, "bind terminal on {at}"),
             Self::Stdio => f.write_str("place streams"),
+            Self::Descriptors { count, .. } => write!(f, "place {count} further descriptors"),
             other => other.fmt_later(f),
         }
     }

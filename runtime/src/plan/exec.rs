@@ -13,6 +13,7 @@ pub(crate) fn plan_exec(spec: &Spec, process: &Process, facts: &HostFacts, optio
     let mut builder = Builder::new(facts, options);
     let executable = executable("process", &process)?;
     builder.terminal = process.terminal().unwrap_or(false);
+    builder.descriptors()?;
     builder.namespaces(spec.linux().as_ref())?;
     builder.seccomp(spec)?;
     builder.step("process", Op::ParentDeathSignal(SIGKILL));

@@ -77,6 +77,8 @@ pub struct PlanOptions {
     pub rootfs: Vec<longshore_linux::Mount>,
     /// Whether the container dies with the host.
     pub lifetime: crate::Lifetime,
+    /// How many further descriptors the program gets, from 3 on.
+    pub descriptors: usize,
 }
 
 impl PlanOptions {
@@ -86,6 +88,7 @@ impl PlanOptions {
             bundle: bundle.into(),
             rootfs: Vec::new(),
             lifetime: crate::Lifetime::Tied,
+            descriptors: 0,
         }
     }
 }

@@ -33,6 +33,8 @@ use crate::Result;
 use crate::seccomp::{self, Arch, Filter};
 
 const SIGKILL: i32 = 9;
+/// The most descriptors that a program is given besides its streams.
+const MOST_DESCRIPTORS: u16 = 1024;
 
 /// Compiles a spec: validates all of it, decides everything, lays every string out. Touches nothing.
 ///
@@ -47,6 +49,7 @@ pub fn plan(spec: &Spec, facts: &HostFacts, options: &PlanOptions) -> Result<Pro
         .ok_or_else(|| invalid("process", "it is missing"))?;
     let executable = process::executable("process", process)?;
     builder.terminal = process.terminal().unwrap_or(false);
+    builder.descriptors()?;
     builder.namespaces(spec.linux().as_ref())?;
     builder.seccomp(spec)?;
     builder.arrive(spec)?;
@@ -78,6 +81,7 @@ struct Builder<'a> {
     terminal: bool,
     oom_score_adj: Option<i32>,
     seccomp: Option<Filter>,
+    descriptors: Option<(Slot, u16)>,
 }
 
 impl<'a> Builder<'a> {
@@ -98,6 +102,7 @@ impl<'a> Builder<'a> {
             terminal: false,
             oom_score_adj: None,
             seccomp: None,
+            descriptors: None,
         }
     }
 
@@ -106,6 +111,22 @@ impl<'a> Builder<'a> {
             field: field.to_owned(),
             op,
         });
+    }
+
+    /// Further descriptors for the program. They take their places before anything else is opened: the child's own are above.
+    fn descriptors(&mut self) -> Result<()> {
+        let field = "the request's descriptors";
+        let count = u16::try_from(self.options.descriptors)
+            .ok()
+            .filter(|count| *count <= MOST_DESCRIPTORS);
+        let count = count.ok_or_else(|| invalid(field, format!("there are more than {MOST_DESCRIPTORS}")))?;
+        if count > 0 {
+            let first = Slot(self.slots);
+            self.slots += count;
+            self.descriptors = Some((first, count));
+            self.step(field, Op::Descriptors { first, count });
+        }
+        Ok(())
     }
 
     /// A slot that the host fills before the clone.
@@ -275,6 +296,7 @@ impl<'a> Builder<'a> {
             steps: self.steps,
             executable,
             terminal: self.terminal,
+            descriptors: self.descriptors,
         }
     }
 }

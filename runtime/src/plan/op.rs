@@ -172,6 +172,11 @@ pub(crate) enum Op {
     /// Bind the terminal over `/dev/console`.
     Console(InRoot),
     Stdio,
+    /// Put descriptors onto the numbers from 3 on, where the program has them.
+    Descriptors {
+        first: Slot,
+        count: u16,
+    },
     Sysctl {
         name: CString,
         value: CString,
@@ -297,4 +302,6 @@ pub struct Program {
     pub(crate) steps: Vec<Step>,
     pub(crate) executable: Executable,
     pub(crate) terminal: bool,
+    /// The slots of the program's further descriptors: the first and how many.
+    pub(crate) descriptors: Option<(Slot, u16)>,
 }

@@ -233,7 +233,12 @@ impl Builder<'_> {
         if life == Life::Created {
             self.step(field, Op::AwaitStart);
         }
-        self.step(field, Op::CloseOnExec { from: 3 });
+        self.step(
+            field,
+            Op::CloseOnExec {
+                from: 3 + self.descriptors.map_or(0, |(_, count)| count.into()),
+            },
+        );
         if late {
             let sets = CapabilitySets {
                 effective: CAP_SYS_ADMIN,

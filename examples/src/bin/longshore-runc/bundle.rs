@@ -70,8 +70,8 @@ fn cgroup_version() -> CgroupVersion {
 }
 
 /// `longshore-runc plan`
-pub(crate) fn plan(_: &Global, arguments: &Arguments) -> Outcome {
-    let (directory, spec) = load_bundle(arguments.filled("bundle"))?;
+pub(crate) fn plan(global: &Global, arguments: &Arguments) -> Outcome {
+    let (directory, spec) = load_bundle(global, arguments.filled("bundle"))?;
     let mut options = PlanOptions::new(directory);
     options.lifetime = Lifetime::Detached;
     let program = longshore_runtime::plan(&spec, &HostFacts::gather()?, &options)?;

@@ -76,7 +76,7 @@ const NO_NEW_KEYRING: Flag = switch(
 const PRESERVE_FDS: Flag = value(
     "preserve-fds",
     ' ',
-    "further descriptors that the process gets (only 0 is supported yet)",
+    "how many further descriptors the process gets, from 3 on",
 );
 const FORMAT: Flag = value("format", 'f', "'table' or 'json' (default: \"table\")");
 
@@ -133,7 +133,7 @@ pub(crate) const EXEC_FLAGS: &[Flag] = &[
     switch(
         "ignore-paused",
         ' ',
-        "enter a paused container, too (not supported yet: an error)",
+        "enter a paused container, too; the process waits until it is resumed",
     ),
 ];
 pub(crate) const UPDATE_FLAGS: &[Flag] = &[

@@ -3,17 +3,17 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use longshore_runtime::{ExecRequest, Executor, ProcessId, Status};
+use longshore_runtime::{ExecRequest, Executor, ProcessId, Status, WhenPaused};
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process};
 
 use crate::args::Arguments;
 use crate::attend::{Connection, Presence};
 use crate::failure::{Failure, Outcome, path_error, start_error};
 use crate::global::{Global, container_id};
-use crate::{block_on, refuse};
+use crate::{block_on, given, refuse};
 
 /// Flags that this version refuses.
-const UNSUPPORTED: &[&str] = &["preserve-fds", "cgroup", "ignore-paused"];
+const UNSUPPORTED: &[&str] = &["cgroup"];
 
 /// `longshore-runc exec`
 pub(crate) fn exec(global: &Global, arguments: &Arguments) -> Outcome {
@@ -28,6 +28,12 @@ fn enter(global: &Global, arguments: &Arguments) -> Outcome {
     } else {
         Presence::Foreground
     };
+    let given = given::preserved(arguments)?;
+    let when_paused = if arguments.is_on("ignore-paused") {
+        WhenPaused::Enter
+    } else {
+        WhenPaused::Refuse
+    };
     // Before the executor's threads.
     let mut connection = Connection::new(arguments, presence)?;
     block_on(async {
@@ -35,7 +41,7 @@ fn enter(global: &Global, arguments: &Arguments) -> Outcome {
         let state = executor.state(&id).await?;
         match state.status {
             Status::Stopped => return Err(Failure::new("cannot exec in a stopped container")),
-            Status::Paused => {
+            Status::Paused if when_paused == WhenPaused::Refuse => {
                 return Err(Failure::new(
                     "cannot exec in a paused container (use --ignore-paused to override)",
                 ));
@@ -53,7 +59,9 @@ fn enter(global: &Global, arguments: &Arguments) -> Outcome {
         let program = process.args().as_ref().and_then(|args| args.first()).cloned();
         let io = connection.io(process.terminal().unwrap_or(false))?;
         let exec_id = format!("exec-{}", std::process::id());
-        let request = ExecRequest::new(exec_id.clone(), process, io);
+        let request = ExecRequest::new(exec_id.clone(), process, io)
+            .descriptors(given)
+            .when_paused(when_paused);
         let pid = executor
             .exec(&id, request)
             .await

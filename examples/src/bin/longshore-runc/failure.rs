@@ -14,13 +14,42 @@ pub(crate) type Outcome = Result<u8, Failure>;
 pub(crate) struct Failure {
     pub(crate) message: String,
     pub(crate) code: u8,
+    pub(crate) voice: Voice,
 }
+
+/// In whose words a failure is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Voice {
+    /// This program's: a line of the log.
+    Log,
+    /// The container's, on whose standard error runc's init writes it when nobody listens any more.
+    Container,
+}
+
+/// A program that is there and that the kernel does not execute, for which runc has words of their own.
+#[derive(Debug)]
+struct NotExecuted(String);
+
+impl std::fmt::Display for NotExecuted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotExecuted {}
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
+        let error = error.into();
+        let voice = if error.is::<NotExecuted>() {
+            Voice::Container
+        } else {
+            Voice::Log
+        };
         Self {
-            message: text(&error.into()),
+            message: text(&error),
             code: 1,
+            voice,
         }
     }
 }
@@ -31,14 +60,19 @@ impl Failure {
         Self {
             message: message.into(),
             code: 1,
+            voice: Voice::Log,
         }
     }
 
     /// The same with the exit code and the words that the command puts in front.
     pub(crate) fn of_command(self, prefix: &str, code: u8) -> Self {
-        Self {
-            message: format!("{prefix}: {}", self.message),
-            code,
+        match self.voice {
+            Voice::Container => self,
+            Voice::Log => Self {
+                message: format!("{prefix}: {}", self.message),
+                code,
+                ..self
+            },
         }
     }
 }
@@ -111,7 +145,7 @@ fn wrong_status(id: &str, action: &str, status: Status) -> String {
 /// An error of `create`, `run`, `start` or `exec`: a step that fails on the way to `program` is told as runc tells it, because
 /// Docker and others tell exit code 127 from 126 by these words.
 pub(crate) fn start_error(error: RuntimeError, program: Option<&str>) -> anyhow::Error {
-    let RuntimeError::Step { field, source, .. } = &error else {
+    let RuntimeError::Step { field, step, source } = &error else {
         return match &error {
             RuntimeError::Hook { .. } | RuntimeError::Cgroup { .. } => {
                 anyhow::Error::new(error).context("unable to start container process")
@@ -120,6 +154,10 @@ pub(crate) fn start_error(error: RuntimeError, program: Option<&str>) -> anyhow:
         };
     };
     let start = "unable to start container process";
+    // The step's words tell the search for the program, `exec: "x"`, from its execution, `exec "x"`.
+    if let Some(program) = program.filter(|_| field == "process.args" && step.starts_with("exec \"")) {
+        return NotExecuted(format!("exec {program}: {}", errno_text(source))).into();
+    }
     let told = match program {
         Some(program) if field.ends_with("process.args[0]") || field == "process.args" => {
             match source.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
@@ -177,6 +215,18 @@ mod tests {
         assert!(told(rustix::io::Errno::NOENT, "/x").ends_with("exec: \"/x\": stat /x: no such file or directory"));
         assert!(told(rustix::io::Errno::ACCESS, "/x").ends_with("exec: \"/x\": permission denied"));
         assert!(told(rustix::io::Errno::NOEXEC, "/x").ends_with("exec /x: exec format error"));
+    }
+
+    #[test]
+    fn a_program_that_the_kernel_does_not_take_is_told_in_the_containers_voice() {
+        let step = RuntimeError::Step {
+            field: "process.args".into(),
+            step: "exec \"/x\"".into(),
+            source: rustix::io::Errno::NOENT.into(),
+        };
+        let failure = Failure::from(start_error(step, Some("/x"))).of_command("runc run failed", 1);
+        assert_eq!(failure.voice, Voice::Container);
+        assert_eq!(failure.message, "exec /x: no such file or directory");
     }
 
     #[test]

@@ -14,10 +14,11 @@ use crate::args::Arguments;
 use crate::attend::{Connection, Presence};
 use crate::failure::{Failure, Outcome, path_error, start_error};
 use crate::global::{Global, container_id};
-use crate::{block_on, refuse};
+use crate::notify::{MainPid, Notify};
+use crate::{block_on, capabilities, given, notify, refuse};
 
 /// Flags of `create` and `run` that this version refuses.
-const UNSUPPORTED: &[&str] = &["no-pivot", "preserve-fds"];
+const UNSUPPORTED: &[&str] = &["no-pivot"];
 
 /// `longshore-runc create`
 pub(crate) fn create(global: &Global, arguments: &Arguments) -> Outcome {
@@ -42,7 +43,7 @@ enum Mode {
 
 fn bring_up(global: &Global, arguments: &Arguments, mode: Mode) -> Outcome {
     refuse(arguments, UNSUPPORTED)?;
-    let (bundle, spec) = load_bundle(arguments.filled("bundle"))?;
+    let (bundle, mut spec) = load_bundle(global, arguments.filled("bundle"))?;
     log_filter(global, &spec);
     let id = container_id(arguments.id())?;
     let presence = match mode {
@@ -54,15 +55,28 @@ fn bring_up(global: &Global, arguments: &Arguments, mode: Mode) -> Outcome {
         let own = rustix::process::getpid();
         rustix::process::set_child_subreaper(Some(own)).context("become the reaper of orphans")?;
     }
-    let process = spec.process().as_ref().context("process property must not be empty")?;
+    let process = spec
+        .process_mut()
+        .as_mut()
+        .context("process property must not be empty")?;
+    let given = given::for_container(arguments, process)?;
     let program = process.args().as_ref().and_then(|args| args.first()).cloned();
     let io = connection.io(process.terminal().unwrap_or(false))?;
-    let request = CreateRequest::new(id.clone(), bundle, spec, io).lifetime(Lifetime::Detached);
     block_on(async {
         let executor = global.executor()?;
+        let notify = Notify::from_environment(global.root(), &id);
+        notify.as_ref().map_or(Ok(()), |notify| notify.prepare(&mut spec))?;
+        let request = CreateRequest::new(id.clone(), bundle, spec, io)
+            .lifetime(Lifetime::Detached)
+            .descriptors(given);
         let told = |error| start_error(error, program.as_deref());
         let state = executor.create(request).await.map_err(told)?;
-        let started = follow_through(global, &executor, &id, state.pid, connection, mode, &told).await;
+        let follow = FollowThrough {
+            connection,
+            notify,
+            mode,
+        };
+        let started = follow.run(global, &executor, &id, state.pid, &told).await;
         if started.is_err() || (mode == Mode::Run(Presence::Foreground) && !arguments.is_on("keep")) {
             clean_up(global, &executor, &id).await;
         }
@@ -84,24 +98,43 @@ fn log_filter(global: &Global, spec: &Spec) {
 }
 
 /// From the created container to the end of the command.
-async fn follow_through(
-    global: &Global,
-    executor: &LinuxExecutor,
-    id: &ContainerId,
-    pid: Option<u32>,
+struct FollowThrough {
     connection: Connection,
+    notify: Option<Notify>,
     mode: Mode,
-    told: &(impl Fn(RuntimeError) -> anyhow::Error + Sync),
-) -> Outcome {
-    let pid = pid.context("the container's process ended while it was created")?;
-    connection.announce(pid)?;
-    if mode == Mode::Create {
-        return Ok(0);
+}
+
+impl FollowThrough {
+    async fn run(
+        self,
+        global: &Global,
+        executor: &LinuxExecutor,
+        id: &ContainerId,
+        pid: Option<u32>,
+        told: &(impl Fn(RuntimeError) -> anyhow::Error + Sync),
+    ) -> Outcome {
+        let pid = pid.context("the container's process ended while it was created")?;
+        self.connection.announce(pid)?;
+        let Mode::Run(presence) = self.mode else {
+            return Ok(0);
+        };
+        let notify = self.notify.map(Notify::bind).transpose()?.flatten();
+        executor.start(id).await.map_err(told)?;
+        match notify {
+            Some(notify) if presence == Presence::Detached => notify.pass_on(pid, MainPid::Tell)?,
+            Some(notify) => {
+                let log = global.log.try_clone()?;
+                std::thread::spawn(move || {
+                    if let Err(error) = notify.pass_on(pid, MainPid::Keep) {
+                        log.warn(&crate::failure::text(&error));
+                    }
+                });
+            }
+            None => {}
+        }
+        let process = (id, &ProcessId::Init);
+        Ok(self.connection.attend(executor, process, pid, &global.log).await?)
     }
-    executor.start(id).await.map_err(told)?;
-    Ok(connection
-        .attend(executor, (id, &ProcessId::Init), pid, &global.log)
-        .await?)
 }
 
 /// Removes a container that the command made. Its failure is worth a line, not the exit code.
@@ -109,10 +142,11 @@ async fn clean_up(global: &Global, executor: &LinuxExecutor, id: &ContainerId) {
     if let Err(error) = executor.delete(id, DeleteMode::Force).await {
         global.log.warn(&crate::failure::text(&error.into()));
     }
+    notify::remove(global.root(), id);
 }
 
 /// The bundle's directory, absolute, and its spec.
-pub(crate) fn load_bundle(bundle: Option<&str>) -> anyhow::Result<(PathBuf, Spec)> {
+pub(crate) fn load_bundle(global: &Global, bundle: Option<&str>) -> anyhow::Result<(PathBuf, Spec)> {
     let directory = match bundle {
         None => std::env::current_dir().context("find the working directory")?,
         Some(bundle) => {
@@ -132,15 +166,42 @@ pub(crate) fn load_bundle(bundle: Option<&str>) -> anyhow::Result<(PathBuf, Spec
         Err(error) if error.kind() == longshore_bundle::ErrorKind::NotFound => {
             bail!("JSON specification file config.json not found")
         }
-        Err(error) => Err(error.into()),
+        Err(error) => match without_unknown_capabilities(&directory.join("config.json"), global) {
+            Some(spec) => Ok((directory, spec)),
+            None => Err(error.into()),
+        },
     }
+}
+
+/// The spec without the capabilities that have no name here, which runc warns of and leaves out. None if that is not what is wrong.
+fn without_unknown_capabilities(path: &Path, global: &Global) -> Option<Spec> {
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+    let unknown = capabilities::remove_unknown(config.pointer_mut("/process/capabilities")?);
+    let spec = longshore_bundle::parse_spec(path, config.to_string().as_bytes()).ok()?;
+    if !unknown.is_empty() {
+        global.log.warn(&capabilities::warning(&unknown));
+    }
+    Some(spec)
 }
 
 /// `longshore-runc start`
 pub(crate) fn start(global: &Global, arguments: &Arguments) -> Outcome {
     block_on(async {
         let (executor, id) = global.executor_of(arguments.id())?;
-        executor.start(&id).await.map_err(|error| start_error(error, None))?;
+        let notify = Notify::from_environment(global.root(), &id);
+        let status = executor.state(&id).await?.status;
+        let notify = notify
+            .filter(|_| status == Status::Created)
+            .map(Notify::bind)
+            .transpose()?
+            .flatten();
+        let spec = executor.spec(&id)?;
+        let args = spec.process().as_ref().and_then(|process| process.args().as_ref());
+        let program = args.and_then(|args| args.first()).map(String::as_str);
+        executor.start(&id).await.map_err(|error| start_error(error, program))?;
+        if let (Some(notify), Some(pid)) = (notify, executor.state(&id).await?.pid) {
+            notify.pass_on(pid, MainPid::Tell)?;
+        }
         Ok(0)
     })
 }
@@ -185,7 +246,9 @@ pub(crate) fn delete(global: &Global, arguments: &Arguments) -> Outcome {
             } else {
                 DeleteMode::Stopped
             };
-            Ok(executor.delete(&id, mode).await?)
+            executor.delete(&id, mode).await?;
+            notify::remove(global.root(), &id);
+            Ok(())
         };
         match deleted.await {
             Err::<(), anyhow::Error>(error) if force && is_not_found(&error) => Ok(0),

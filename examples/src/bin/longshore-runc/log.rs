@@ -100,6 +100,15 @@ impl Log {
         }
     }
 
+    /// The same in plain words on standard error, wherever the log is.
+    pub(crate) fn fatal_in_plain_words(&self, message: &str) {
+        match self.file {
+            Some(_) => self.fatal(message),
+            // Nobody is left to be told that this failed.
+            None => drop(writeln!(std::io::stderr(), "{message}")),
+        }
+    }
+
     fn write(&self, level: Level, message: &str) {
         let now = SystemTime::now();
         let line = match (self.form, &self.file) {

@@ -11,15 +11,18 @@
 mod args;
 mod attend;
 mod bundle;
+mod capabilities;
 mod commands;
 mod console;
 mod exec;
 mod failure;
 mod features;
+mod given;
 mod global;
 mod help;
 mod lifecycle;
 mod log;
+mod notify;
 mod query;
 mod resources;
 mod signals;
@@ -29,7 +32,7 @@ use std::io::Write;
 
 use args::{Arguments, Order, Unreadable};
 use commands::{COMMANDS, Command};
-use failure::{Failure, Outcome};
+use failure::{Failure, Outcome, Voice};
 use global::Global;
 use log::{Form, Log, Verbosity};
 
@@ -87,8 +90,8 @@ fn run(words: Vec<String>) -> u8 {
         return fail(
             &global.log,
             &Failure {
-                message: format!("No help topic for '{name}'"),
                 code: 3,
+                ..Failure::new(format!("No help topic for '{name}'"))
             },
         );
     };
@@ -125,7 +128,10 @@ fn misused(log: &Log, unreadable: Unreadable, help: &str) -> u8 {
 }
 
 fn fail(log: &Log, failure: &Failure) -> u8 {
-    log.fatal(&failure.message);
+    match failure.voice {
+        Voice::Log => log.fatal(&failure.message),
+        Voice::Container => log.fatal_in_plain_words(&failure.message),
+    }
     failure.code
 }
 
