@@ -1,15 +1,17 @@
-//! The suite of the [`MetadataStore`] port. Each function takes an empty store and panics with what does not hold; [`all`] calls them all.
+//! The suites of the ports. Each function panics with what does not hold. Those of [`MetadataStore`] take an empty store, and [`all`] calls them all; that of
+//! [`Collectible`] is [`collectible`].
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
+use futures::TryStreamExt;
 use futures::future::join_all;
 use oci_spec::image::{Descriptor, Digest, MediaType};
 
 use crate::{
-    Batch, Container, Error, ErrorKind, Image, Key, Kind, Labels, MetadataStore, MetadataStoreExt, Precondition, Put,
-    Record, Resource, Value,
+    Batch, Collectible, Container, Error, ErrorKind, Found, Image, Key, Kind, Labels, MetadataStore, MetadataStoreExt,
+    Precondition, Put, Record, Removed, Resource, Value,
 };
 
 /// The whole suite, each part on an empty store of its own.
@@ -408,4 +410,33 @@ pub async fn writers_do_not_lose_updates(store: Arc<dyn MetadataStore>) {
         result.expect("every change gets through");
     }
     assert_eq!(store.leases("ns").await.expect("leases")[0].value.resources.len(), 32);
+}
+
+/// The suite of the [`Collectible`] port: of a resource that `make` has just made and nothing uses.
+pub async fn collectible<F: Future<Output = Resource>>(store: &dyn Collectible, make: impl Fn() -> F) {
+    let listed = async |resource: &Resource| {
+        let all: Vec<Found> = store.list().try_collect().await.expect("a list");
+        all.iter().any(|found| found.resource == *resource)
+    };
+    let resource = make().await;
+    assert!(store.owns(&resource), "it owns what it has");
+    assert!(!store.owns(&Resource::custom("none-of-yours", "x")));
+    assert!(listed(&resource).await, "what is there is listed");
+    store.size(&resource).await.expect("a size");
+    store.in_use().await.expect("what is used");
+    let missing = store.remove(&resource).await.expect("remove");
+    assert_eq!(missing, Removed::Gone);
+    assert!(!listed(&resource).await, "what is gone is not listed");
+    let edges = store.edges(std::slice::from_ref(&resource)).await.expect("edges");
+    assert_eq!(edges, [vec![]], "what is gone refers to nothing");
+    assert_eq!(
+        store.remove(&resource).await.expect("remove"),
+        Removed::Gone,
+        "twice is no error"
+    );
+    let again = make().await;
+    let asked = [resource, again.clone(), again.clone()];
+    let edges = store.edges(&asked).await.expect("edges");
+    assert_eq!((edges.len(), &edges[1]), (3, &edges[2]), "an answer for each, in order");
+    store.remove(&again).await.expect("remove");
 }

@@ -73,6 +73,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A store of resources that a collection works on failed.
+    #[error("{action} {resource} for the collection")]
+    Resource {
+        /// What was being done.
+        action: &'static str,
+        /// On what.
+        resource: String,
+        /// The store's answer.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The operating system or the database refused.
     #[error("{action} {path}")]
     Io {
@@ -115,7 +125,7 @@ impl Error {
             Self::Invalid { .. } => ErrorKind::Invalid,
             Self::Locked { .. } => ErrorKind::Locked,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
-            Self::Io { .. } | Self::Closed { .. } => ErrorKind::Io,
+            Self::Io { .. } | Self::Closed { .. } | Self::Resource { .. } => ErrorKind::Io,
         }
     }
 }

@@ -7,8 +7,7 @@
 //! What runs: that is the executor's to know. Blobs and files: a record names them, stores of their own hold them.
 //!
 //! # Limitations
-//! One process at a time has a file open; a second gets an error that names it. Collecting what no record refers to is not here yet: the removals that it
-//! needs to fence off new references are.
+//! One process at a time has a file open; a second gets an error that names it. Conditional references (containerd's `gc.cond.*` labels) are not read.
 //!
 //! # Example
 //! ```
@@ -38,6 +37,7 @@
 #![forbid(unsafe_code)]
 
 mod codec;
+mod collect;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod edges;
@@ -48,8 +48,13 @@ mod plan;
 mod record;
 mod redb;
 mod store;
+mod time;
 pub mod validate;
 
+pub use collect::{
+    CollectOptions, Collected, Collectible, Collector, Depth, Edge, Found, Mode, Node, Removed, Report, Root,
+    StoreError, Way,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use ext::{Entry, Labels, MetadataStoreExt, Put, Recorded};
 pub use memory::MemoryStore;

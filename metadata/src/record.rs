@@ -130,9 +130,24 @@ pub enum Resource {
     },
     /// A partial ingest, by reference.
     Ingest(String),
+    /// Something that a [`Collectible`](crate::Collectible) of the program's own looks after.
+    Custom {
+        /// What it is: an identifier, and none of the kinds above.
+        kind: String,
+        /// Which.
+        id: String,
+    },
 }
 
 impl Resource {
+    /// A resource of the program's own kind.
+    pub fn custom(kind: impl Into<String>, id: impl Into<String>) -> Self {
+        Self::Custom {
+            kind: kind.into(),
+            id: id.into(),
+        }
+    }
+
     /// A snapshot.
     pub fn snapshot(snapshotter: impl Into<String>, key: impl Into<String>) -> Self {
         Self::Snapshot {
@@ -142,13 +157,14 @@ impl Resource {
     }
 }
 
-/// `content/<digest>`, `snapshot/<snapshotter>/<key>` or `ingest/<reference>`; [`FromStr`] reads it again.
+/// `content/<digest>`, `snapshot/<snapshotter>/<key>`, `ingest/<reference>` or `<kind>/<id>`; [`FromStr`] reads it again.
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Content(digest) => write!(f, "content/{digest}"),
             Self::Snapshot { snapshotter, key } => write!(f, "snapshot/{snapshotter}/{key}"),
             Self::Ingest(reference) => write!(f, "ingest/{reference}"),
+            Self::Custom { kind, id } => write!(f, "{kind}/{id}"),
         }
     }
 }
@@ -161,12 +177,14 @@ impl FromStr for Resource {
             Some(("content", digest)) => Some(Self::Content(digest.into())),
             Some(("ingest", reference)) => Some(Self::Ingest(reference.into())),
             Some(("snapshot", rest)) => rest.split_once('/').map(|(name, key)| Self::snapshot(name, key)),
-            _ => None,
+            Some((kind, id)) => Some(Self::custom(kind, id)),
+            None => None,
         };
         parsed.ok_or_else(|| Error::Invalid {
             what: "resource",
             value: text.into(),
-            reason: "it is none of content/<digest>, snapshot/<snapshotter>/<key>, ingest/<reference>".into(),
+            reason: "it is none of content/<digest>, snapshot/<snapshotter>/<key>, ingest/<reference>, <kind>/<id>"
+                .into(),
         })
     }
 }

@@ -102,7 +102,8 @@ pub trait View: Debug + Send + Sync {
 /// # Contract
 /// - *Atomic and durable*: when [`apply`](Self::apply) has returned, the whole batch survives power loss; until then nobody sees any of it.
 /// - *Isolated*: batches are applied one after another. [`get`](Self::get) and [`list`](Self::list) each read one consistent state and never wait for a writer.
-/// - *Cancel-safe*: a batch whose future was dropped was applied whole or not at all.
+/// - *Cancel-safe*: a batch whose future was dropped was applied whole or not at all, or will be; which of these is decided when a batch that was handed over later,
+///   an empty one will do, has been applied.
 /// - *Revisions*: each batch that changes something makes the next revision, a number that only grows.
 /// - *Strict*: names are checked by [`validate`](crate::validate), whoever calls.
 /// - *Fenced*: while a [`Removal`](Kind::Removal) of a resource stands, a batch that would make a record refer to it is refused.

@@ -122,6 +122,13 @@ pub fn resource(value: &Resource) -> Result<()> {
             identifier("snapshotter", snapshotter)?;
             name("snapshot key", key)
         }
+        Resource::Custom { kind, id } => {
+            identifier("kind of resource", kind)?;
+            if ["content", "snapshot", "ingest", "image", "container"].contains(&kind.as_str()) {
+                return Err(invalid("kind of resource", kind, "it has a meaning of its own already"));
+            }
+            name("resource", id)
+        }
     }
 }
 
@@ -209,6 +216,7 @@ mod tests {
             Key::content("a", &sha),
             Key::snapshot("a", "overlay", "x/y"),
             Key::removal(&Resource::Content(sha.clone())),
+            Key::removal(&Resource::custom("bundle", "a/b")),
         ] {
             assert!(key(&good).is_ok(), "{good}");
         }
@@ -218,6 +226,7 @@ mod tests {
             Key::content("a", "sha256:../../etc"),
             Key::new("a", Kind::Snapshot, "no-snapshotter"),
             Key::new("", Kind::Removal, "nothing"),
+            Key::removal(&Resource::custom("image", "b:c")),
         ] {
             assert_eq!(key(&bad).map_err(|e| e.kind()), Err(ErrorKind::Invalid), "{bad}");
         }
