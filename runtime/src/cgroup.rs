@@ -30,6 +30,7 @@ mod group;
 mod host;
 mod limits;
 mod manager;
+mod oom;
 mod path;
 mod stats;
 
@@ -37,4 +38,5 @@ pub use control::{Cgroup, Entry};
 pub use host::{Host, Mode};
 pub use limits::Limits;
 pub use manager::Manager;
+pub use oom::{OomNews, OomWatch};
 pub use path::{Location, Place};

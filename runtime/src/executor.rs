@@ -147,7 +147,8 @@ pub enum ProcessId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KillScope {
-    /// To the container's init process.
+    /// To the container's init process; and SIGKILL to every process, where the container has no PID namespace of its own and so the end of
+    /// init would not be theirs.
     Init,
     /// To every process of the container.
     All,
@@ -268,7 +269,7 @@ pub trait Executor: Debug + Send + Sync + 'static {
     /// Sends a signal, by number.
     ///
     /// # Errors
-    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) when it has stopped.
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) when it has stopped and left nothing behind.
     async fn kill(&self, id: &ContainerId, signal: i32, scope: KillScope) -> Result<()>;
 
     /// Freezes all its processes.

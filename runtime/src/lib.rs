@@ -71,4 +71,7 @@ pub use id::ContainerId;
 pub use io::{Drained, Io, OutputGuard, PipeEnds, Stdio, Streams, Terminal};
 pub use local::LinuxExecutor;
 pub use plan::{HostFacts, PlanOptions, Privilege, Program, plan};
-pub use stats::{CpuStats, IoStats, MemoryStats, PidsStats, Pressure, PressureLine, Stats};
+pub use stats::{
+    CpuStats, CpusetStats, HugetlbStats, IoEntry, IoStats, IoTables, MemoryStats, MemoryUse, MiscStats, PidsStats,
+    Pressure, PressureLine, RdmaStats, Stats,
+};

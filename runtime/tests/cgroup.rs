@@ -317,7 +317,7 @@ fn a_group_in_use_is_refused_and_left_alone() {
         fs::remove_dir(place.mount.join(id.as_str())).expect("the group that we asked for");
     }
     let error = second.expect_err("refused");
-    assert!(error.to_string().contains("it has processes"), "{error}");
+    assert!(error.to_string().contains("container's cgroup is not empty"), "{error}");
     assert_eq!(still.len(), 1);
 }
 
@@ -415,4 +415,41 @@ fn without_root_there_is_no_group_unless_a_limit_needs_one() {
         String::from_utf8_lossy(&out.stderr)
     );
     assert!(String::from_utf8_lossy(&out.stdout).contains("1 passed"));
+}
+
+#[test]
+fn a_frozen_group_is_refused_and_left_alone() {
+    let Some((manager, id)) = manager("frozen") else { return };
+    let path = PathBuf::from(format!("/longshore-frozen-{}", std::process::id()));
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("readable");
+    let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let freezers = mounts.lines().map(words).filter_map(|words| {
+        let options = words.last()?.split(',').collect::<Vec<_>>();
+        let (file, value) = match words[words.iter().position(|w| w == "-")? + 1].as_str() {
+            "cgroup2" => ("cgroup.freeze", "1"),
+            "cgroup" if options.contains(&"freezer") => ("freezer.state", "FROZEN"),
+            _ => return None,
+        };
+        Some((Path::new(&words[4]).join(path.strip_prefix("/").ok()?), file, value))
+    });
+    for (dir, file, value) in freezers.collect::<Vec<_>>() {
+        fs::create_dir(&dir).expect("a group");
+        let frozen = fs::write(dir.join(file), value);
+        let made = manager.create(&id, Some(&path), &limits(&manager, json!({})));
+        if made.is_ok() {
+            let _ = made.as_ref().map(Cgroup::remove);
+        }
+        let left = dir.exists();
+        let _ = fs::remove_dir(&dir);
+        if frozen.is_err() {
+            skip("this kernel has no cgroup.freeze");
+            continue;
+        }
+        let error = made.expect_err("it is frozen");
+        assert!(
+            error.to_string().contains("container's cgroup unexpectedly frozen"),
+            "{error}"
+        );
+        assert!(left, "it is somebody else's");
+    }
 }

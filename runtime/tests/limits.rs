@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::io::Write;
 use std::time::Duration;
 
+use longshore_runtime::cgroup::OomNews;
 use longshore_runtime::{ContainerId, DeleteMode, ErrorKind, ExecRequest, Executor, Io, KillScope, ProcessId, Status};
 use serde_json::{Value, json};
 use support::{Place, chain, new_id, place, skipped, spec};
@@ -193,4 +195,78 @@ async fn the_cgroup_mount_shows_the_containers_own_group() {
         );
         assert!(outcome.stdout.ends_with("refused\n"), "{outcome:?}");
     }
+}
+
+#[tokio::test]
+async fn sigkill_to_a_container_without_a_pid_namespace_reaches_all() {
+    let Some(place) = place() else { return };
+    let mut script = spec(&["sh", "-c", "sleep 1000 & sleep 1000 & wait"]);
+    script["linux"]["namespaces"] = json!([{ "type": "mount" }]);
+    script.as_object_mut().expect("a map").remove("hostname");
+    let id = running(&place, &script).await;
+    while place.executor.processes(&id).await.expect("a list").len() < 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // First init alone ends, and leaves the others.
+    let init = place.executor.state(&id).await.expect("known").pid.expect("it lives");
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(init as i32).expect("a pid"),
+        rustix::process::Signal::KILL,
+    )
+    .expect("killed");
+    place.executor.wait(&id, &ProcessId::Init).await.expect("it ends");
+    assert_eq!(place.executor.processes(&id).await.expect("a list").len(), 2);
+    place
+        .executor
+        .kill(&id, 9, KillScope::Init)
+        .await
+        .expect("the rest is killed");
+    while !place.executor.processes(&id).await.expect("a list").is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let error = place
+        .executor
+        .kill(&id, 9, KillScope::Init)
+        .await
+        .expect_err("nothing is left");
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    place.executor.delete(&id, DeleteMode::Stopped).await.expect("deleted");
+}
+
+#[tokio::test]
+async fn the_want_of_memory_and_the_end_are_told() {
+    let Some(place) = place() else { return };
+    let resources = json!({ "memory": { "limit": 16 << 20, "swap": 16 << 20 } });
+    if !supported(&place, &resources).await {
+        return;
+    }
+    let mut hungry = spec(&["sh", "-c", "read go; x=$(yes | head -c 67108864); echo survived"]);
+    hungry["linux"]["resources"] = resources;
+    let (io, ends) = Io::pipe().expect("pipes");
+    let id = new_id();
+    place
+        .executor
+        .create(place.request(&id, &hungry, io))
+        .await
+        .expect("created");
+    place.executor.start(&id).await.expect("started");
+    let mut watch = place.executor.watch_oom(&id).expect("watched");
+    assert_eq!(watch.next(Duration::from_millis(20)).expect("quiet"), OomNews::Nothing);
+    (&ends.stdin).write_all(b"go\n").expect("it reads");
+    let mut news = Vec::new();
+    while news.last() != Some(&OomNews::Ended) {
+        news.push(watch.next(Duration::from_secs(60)).expect("news"));
+    }
+    assert!(
+        news.len() > 1 && news[..news.len() - 1].iter().all(|n| *n == OomNews::OutOfMemory),
+        "{news:?}"
+    );
+    let stats = place.executor.stats(&id).await.expect("figures");
+    let memory = stats.memory.expect("it is limited");
+    assert!(memory.oom_kills > 0, "{memory:?}");
+    assert!(
+        !memory.details.is_empty() && memory.limit == Some(16 << 20),
+        "{memory:?}"
+    );
+    place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
 }

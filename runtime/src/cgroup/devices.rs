@@ -140,6 +140,8 @@ fn access(text: &str, field: &str) -> Result<u32> {
             'r' => READ,
             'w' => WRITE,
             'm' => MAKE,
+            // runc passes over it, and configurations have it.
+            'a' if text.len() > 1 => 0,
             _ => {
                 let reason = format!("'{text}' has {letter:?}; r, w and m are allowed");
                 return Err(Error::InvalidSpec {

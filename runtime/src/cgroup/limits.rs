@@ -94,7 +94,7 @@ pub(super) enum Missing {
 impl Limits {
     /// Compiles the limits of a container for a machine, all at once: nothing is written before all of it is found valid.
     ///
-    /// A number of 0 is no limit, as in runc (but for `cpu.idle` and throttles). On v2, `cpu.shares` become `cpu.weight` such that the
+    /// A number of 0 is no limit, as in runc (but for `cpu.idle` and throttles; of processes, it is 1). On v2, `cpu.shares` become `cpu.weight` such that the
     /// default of 1024 is the default of 100; `memory.swap`, which includes memory, becomes `memory.swap.max`, which does not; and
     /// `memory.reservation` is `memory.low`.
     ///

@@ -132,6 +132,7 @@ impl Manager {
         let asked = limits.controllers(Home::V1);
         for (at, hierarchy) in self.host.hierarchies.iter().enumerate() {
             if !self.wants(&hierarchy.kind, &asked) {
+                self.refuse_frozen(at, wanted)?;
                 continue;
             }
             let mut path = wanted.within(hierarchy)?;
@@ -177,6 +178,18 @@ impl Manager {
             });
         }
         Ok(())
+    }
+
+    /// v1's freezer may have a group at the path that the container is to have, which somebody froze: a mistake, as with any other.
+    fn refuse_frozen(&self, at: usize, wanted: &Wanted) -> Result<()> {
+        let hierarchy = &self.host.hierarchies[at];
+        if !hierarchy.has("freezer") || matches!(wanted, Wanted::Ours(_)) {
+            return Ok(());
+        }
+        match self.roots[at].find(&wanted.within(hierarchy)?)? {
+            Some(group) if group.freezes(&hierarchy.kind)? => Err(frozen(&group.path)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether a container needs a group in a hierarchy.
@@ -268,13 +281,17 @@ impl Manager {
             let Some(next) = group.find(Path::new(name))? else {
                 return Ok(None);
             };
+            if last && !fresh && next.freezes(&hierarchy.kind)? {
+                return Err(frozen(&whole));
+            }
             if last && !fresh && !next.is_unused()? {
                 // Somebody else's, which this user could not have joined in any case: as if it could not be made.
                 rustix::fs::access(whole.join("cgroup.procs"), rustix::fs::Access::WRITE_OK)
                     .map_err(|errno| fault(errno.into()))?;
                 return Err(Error::Cgroup {
                     path: whole,
-                    action: "use the group for a new container: it has processes; choose another cgroupsPath".into(),
+                    action: "use the group for a new container: the container's cgroup is not empty; choose another cgroupsPath"
+                        .into(),
                     source: Errno::BUSY.into(),
                 });
             }
@@ -284,6 +301,15 @@ impl Manager {
             group = next;
         }
         Ok(Some(group))
+    }
+}
+
+fn frozen(path: &Path) -> Error {
+    Error::Cgroup {
+        path: path.to_owned(),
+        action: "use the group for a new container: container's cgroup unexpectedly frozen; thaw it or choose another cgroupsPath"
+            .into(),
+        source: Errno::BUSY.into(),
     }
 }
 

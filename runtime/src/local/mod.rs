@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use longshore_linux::{Errno, send_signal};
 use oci_spec::runtime::{LinuxResources, Spec};
 
-use crate::cgroup::{Limits, Manager};
+use crate::cgroup::{Limits, Manager, OomWatch};
 use crate::host::{Agent, Answer, Listener, Spawner, io_error, step_error};
 use crate::init::report::Message;
 use crate::plan::{HostFacts, PlanOptions, plan};
@@ -104,6 +104,16 @@ impl LinuxExecutor {
         Ok(self.shared.find(id)?.record.spec.clone())
     }
 
+    /// Watches for a container's running out of memory, from now on, and for its end.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound); as [`Cgroup::watch_oom`](crate::cgroup::Cgroup::watch_oom).
+    pub fn watch_oom(&self, id: &ContainerId) -> Result<OomWatch> {
+        let container = self.shared.find(id)?;
+        let init = container.init.pidfd.as_ref().map(|fd| fd.try_clone()).transpose();
+        container.cgroup.watch_oom(init.map_err(io_error("duplicate a pidfd"))?)
+    }
+
     /// Runs blocking work where it may block.
     async fn block<T: Send + 'static>(&self, work: impl FnOnce(&Shared) -> Result<T> + Send + 'static) -> Result<T> {
         let shared = Arc::clone(&self.shared);
@@ -181,6 +191,8 @@ impl Executor for LinuxExecutor {
 
     async fn kill(&self, id: &ContainerId, signal: i32, scope: KillScope) -> Result<()> {
         self.take_turn(id, move |_, container| match scope {
+            // Init does not take the others with it: runc's "kill", and what those who call it count on.
+            KillScope::Init if signal == SIGKILL && outlives_init(container)? => kill_all(container, signal),
             KillScope::Init => kill(container, signal),
             KillScope::All => kill_all(container, signal),
         })
@@ -342,6 +354,11 @@ fn kill(container: &Container, signal: i32) -> Result<()> {
             container.id
         ))),
     }
+}
+
+/// Whether there are processes, in groups that only the container has, that the end of init does not end.
+fn outlives_init(container: &Container) -> Result<bool> {
+    Ok(!container.has_own_pids() && !container.cgroup.is_none() && !container.cgroup.pids()?.is_empty())
 }
 
 /// To every process: by the cgroup, or, without one, by the PID namespace whose init takes all with it.

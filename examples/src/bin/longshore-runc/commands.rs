@@ -203,24 +203,20 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "events",
-        about: "tell what a container uses",
+        about: "tell what a container uses, and when it runs out of memory",
         usage: ID,
-        details: "Prints one JSON object with the container's processor time, memory and processes.",
+        details: "Prints one JSON object a line: the container's figures at each interval, and `oom` whenever the kernel found no\nmemory for it. It ends when the container does.",
         flags: &[
             value(
                 "interval",
                 ' ',
-                "seconds between two of them (not supported yet: an error)",
+                "time between two sets of figures, like 100ms or 1m30s (default: 5s)",
             ),
-            switch(
-                "stats",
-                ' ',
-                "print the figures of this moment, then end (must be given)",
-            ),
+            switch("stats", ' ', "print the figures of this moment, then end"),
         ],
         order: Order::Anywhere,
         arity: ONE,
-        run: resources::events,
+        run: crate::events::events,
     },
     Command {
         name: "exec",

@@ -14,6 +14,7 @@ mod bundle;
 mod capabilities;
 mod commands;
 mod console;
+mod events;
 mod exec;
 mod failure;
 mod features;

@@ -1,15 +1,15 @@
-//! `update` and `events`: limits and use.
+//! `update`: limits.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use longshore_runtime::{Executor, Stats, Status};
+use longshore_runtime::Executor;
 use oci_spec::runtime::LinuxResources;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::args::Arguments;
-use crate::failure::{Failure, Outcome, path_error};
+use crate::failure::{Outcome, path_error};
 use crate::global::Global;
 use crate::{block_on, refuse};
 
@@ -115,62 +115,6 @@ fn bytes(text: &str) -> anyhow::Result<i64> {
     };
     // Whole bytes, as far as a float has them: limits are far below 2^53.
     Ok((number * 1024f64.powi(power)) as i64)
-}
-
-/// `longshore-runc events --stats`
-pub(crate) fn events(global: &Global, arguments: &Arguments) -> Outcome {
-    refuse(arguments, &["interval"])?;
-    if !arguments.is_on("stats") {
-        return Err(Failure::new(
-            "events without --stats is not supported yet: it would need to tell of out-of-memory kills",
-        ));
-    }
-    let (id, stats) = block_on(async {
-        let (executor, id) = global.executor_of(arguments.id())?;
-        if executor.state(&id).await?.status == Status::Stopped {
-            return Err(Failure::new(format!("container with id {id} is not running")));
-        }
-        let stats = executor.stats(&id).await?;
-        Ok((id, stats))
-    })?;
-    let event = json!({ "type": "stats", "id": id.as_str(), "data": data(&stats) });
-    writeln!(std::io::stdout(), "{event}")?;
-    Ok(0)
-}
-
-/// The part of runc's `data` that the executor knows.
-fn data(stats: &Stats) -> Value {
-    let mut data = Map::new();
-    if let Some(cpu) = &stats.cpu {
-        let nanos = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let usage = json!({ "total": nanos(cpu.total), "kernel": nanos(cpu.system), "user": nanos(cpu.user) });
-        let throttling = json!({
-            "periods": cpu.periods,
-            "throttledPeriods": cpu.throttled_periods,
-            "throttledTime": nanos(cpu.throttled),
-        });
-        data.insert("cpu".into(), json!({ "usage": usage, "throttling": throttling }));
-    }
-    if let Some(memory) = &stats.memory {
-        let limit = memory.limit.unwrap_or(u64::MAX);
-        let mut usage = json!({ "limit": limit, "usage": memory.usage, "failcnt": 0 });
-        if let Some(peak) = memory.peak {
-            usage["max"] = peak.into();
-        }
-        let mut section = json!({ "usage": usage });
-        if let Some(swap) = memory.swap {
-            section["swap"] = json!({ "limit": 0, "usage": swap, "failcnt": 0 });
-        }
-        data.insert("memory".into(), section);
-    }
-    if let Some(pids) = &stats.pids {
-        let mut section = json!({ "current": pids.current });
-        if let Some(limit) = pids.limit {
-            section["limit"] = limit.into();
-        }
-        data.insert("pids".into(), section);
-    }
-    data.into()
 }
 
 #[cfg(test)]

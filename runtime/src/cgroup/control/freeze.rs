@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use super::super::group::{Group, failed};
+use super::super::host::Kind;
 use super::{Cgroup, Member};
 use crate::{Error, Result};
 
@@ -148,6 +149,18 @@ impl Cgroup {
                 field: "linux.cgroupsPath".into(),
                 reason: "the container has no group that can freeze its processes".into(),
             })
+    }
+}
+
+impl Group {
+    /// Whether processes that enter are frozen.
+    pub(in super::super) fn freezes(&self, kind: &Kind) -> Result<bool> {
+        let (file, moving) = match kind {
+            Kind::V2 => ("cgroup.freeze", "0"),
+            Kind::V1 { controllers, .. } if controllers.contains("freezer") => ("freezer.state", "THAWED"),
+            Kind::V1 { .. } => return Ok(false),
+        };
+        Ok(self.read(file)?.is_some_and(|state| state.trim() != moving))
     }
 }
 

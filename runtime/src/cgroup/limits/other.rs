@@ -14,11 +14,15 @@ pub(super) fn other(b: &mut Builder<'_>, resources: &LinuxResources) -> Result<(
 
 fn pids(b: &mut Builder<'_>, resources: &LinuxResources) -> Result<()> {
     let field = "linux.resources.pids.limit";
-    let Some(limit) = resources.pids().map(|p| p.limit()).filter(|l| *l != 0) else {
+    let Some(limit) = resources.pids().map(|p| p.limit()) else {
         return Ok(());
     };
     let home = b.home("pids", field)?;
-    let value = if limit < 0 { "max".to_owned() } else { limit.to_string() };
+    let value = match limit {
+        ..0 => "max".to_owned(),
+        // What runc makes of it, because systemd has no TasksMax=0.
+        limit => limit.max(1).to_string(),
+    };
     b.set(home, "pids", field, &["pids.max"], value);
     Ok(())
 }
@@ -140,7 +144,7 @@ fn unified(b: &mut Builder<'_>, resources: &LinuxResources) -> Result<()> {
         if b.host.mode() != super::super::Mode::Unified {
             return Err(unsupported(
                 &field,
-                "it needs cgroup v2, and this machine has v1 mounted",
+                "an invalid configuration on this machine: it needs cgroup v2, and v1 is mounted",
             ));
         }
         if controller != "cgroup" {

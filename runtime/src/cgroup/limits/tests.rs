@@ -51,7 +51,7 @@ fn what_is_not_asked_for_is_not_touched() {
     for host in [v1(), v2()] {
         for nothing in [
             json!({}),
-            json!({ "cpu": {}, "memory": {}, "pids": { "limit": 0 }, "blockIO": {}, "hugepageLimits": [], "network": {} }),
+            json!({ "cpu": {}, "memory": {}, "blockIO": {}, "hugepageLimits": [], "network": {} }),
             json!({ "cpu": { "shares": 0, "quota": 0, "period": 0, "cpus": "", "mems": "" }, "memory": { "limit": 0, "swap": 0,
                 "disableOOMKiller": false }, "blockIO": { "weight": 0 }, "network": { "classID": 0, "priorities": [] } }),
         ] {
@@ -224,6 +224,7 @@ fn the_rest() {
         ["pids.max=7", max, "hugetlb.2MB.rsvd.max=4096", rdma[0], rdma[1]]
     );
     assert_eq!(writes(json!({ "pids": { "limit": -1 } }), &v2()), ["pids.max=max"]);
+    assert_eq!(writes(json!({ "pids": { "limit": 0 } }), &v2()), ["pids.max=1"]);
     let network = json!({ "network": { "classID": 5, "priorities": [{ "name": "eth0", "priority": 2 }] } });
     assert_eq!(
         writes(network.clone(), &v1()),

@@ -9,19 +9,15 @@ use super::super::host::{Home, Host};
 use super::super::limits::Limits;
 use crate::{Error, Result};
 
-/// Controllers of v2 that are switched on for their figures, where that is possible.
-const FIGURES: [&str; 4] = ["cpu", "io", "memory", "pids"];
-
-/// Hands controllers of v2 to the groups inside `group`: those that limits need, and those whose figures are of use.
+/// Hands controllers of v2 to the groups inside `group`: those that limits need must be, the others are for their figures
+/// and for what the container may want to do with groups of its own.
 pub(super) fn enable(group: &Group, host: &Host, limits: &Limits) -> Result<()> {
     const FILE: &str = "cgroup.subtree_control";
     let needed = limits.controllers(Home::V2);
     let present = group.read(FILE)?.unwrap_or_default();
     let present: BTreeSet<&str> = present.split_ascii_whitespace().collect();
-    let of_use = FIGURES.into_iter().chain(needed.iter().copied());
-    let missing: BTreeSet<&str> = of_use
-        .filter(|c| host.v2_controllers.contains(*c) && !present.contains(c))
-        .collect();
+    let all = host.v2_controllers.iter().map(String::as_str);
+    let missing: BTreeSet<&str> = all.filter(|c| !present.contains(c)).collect();
     if missing.is_empty() {
         return Ok(());
     }

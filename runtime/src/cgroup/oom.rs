@@ -1,0 +1,161 @@
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::control::Cgroup;
+use super::group::{Group, failed};
+use crate::Result;
+
+/// What [`OomWatch::next`] has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OomNews {
+    /// The container has run out of the memory that it may have, once or more often.
+    OutOfMemory,
+    /// It has ended; nothing more will come.
+    Ended,
+    /// Nothing until the time was over.
+    Nothing,
+}
+
+/// Tells when a container runs out of memory. It holds some descriptors and no thread.
+#[derive(Debug)]
+pub struct OomWatch {
+    source: Source,
+    /// Of the container's init process.
+    init: Option<OwnedFd>,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// An eventfd that the kernel counts up: cgroup-v1/memory.rst, section 10.
+    V1 { counter: OwnedFd, group: Group },
+    /// `memory.events`, which wakes poll(2), and the kills that were told: cgroup-v2.rst, "Memory Interface Files".
+    V2 { events: OwnedFd, told: u64, group: Group },
+    /// No group counts its memory.
+    None,
+}
+
+impl Cgroup {
+    /// Watches for the container's running out of memory, from now on. With the pidfd of its init process, the end of that is told as well.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) and [`PermissionDenied`](crate::ErrorKind::PermissionDenied).
+    pub fn watch_oom(&self, init: Option<OwnedFd>) -> Result<OomWatch> {
+        let source = if let Some(v1) = self.v1("memory") {
+            of_v1(v1)?
+        } else if let Some(v2) = self.v2_with("memory.events") {
+            let told = self.oom_kills()?;
+            let events = open(v2, "memory.events", OFlags::RDONLY)?;
+            Source::V2 {
+                events,
+                told,
+                group: again(v2)?,
+            }
+        } else {
+            Source::None
+        };
+        Ok(OomWatch { source, init })
+    }
+}
+
+fn open(group: &Group, file: &str, flags: OFlags) -> Result<OwnedFd> {
+    let opened = group.open(file, flags);
+    opened.map_err(|errno| failed(&group.path.join(file), "open", errno))
+}
+
+fn again(group: &Group) -> Result<Group> {
+    let found = group.find(std::path::Path::new(""))?;
+    found.ok_or_else(|| failed(&group.path, "open the group again", Errno::NOENT))
+}
+
+fn of_v1(group: &Group) -> Result<Source> {
+    use std::os::fd::AsRawFd;
+    let fault = |errno| failed(&group.path, "watch for the want of memory", errno);
+    let counter = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(fault)?;
+    let control = open(group, "memory.oom_control", OFlags::RDONLY)?;
+    let line = format!("{} {}", counter.as_raw_fd(), control.as_raw_fd());
+    group.write("cgroup.event_control", &line).map_err(fault)?;
+    Ok(Source::V1 {
+        counter,
+        group: again(group)?,
+    })
+}
+
+impl OomWatch {
+    /// Waits for what comes next, no longer than `most`. Blocks.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io).
+    pub fn next(&mut self, most: Duration) -> Result<OomNews> {
+        let end = Instant::now().checked_add(most);
+        loop {
+            if let Some(news) = self.source.look()? {
+                return Ok(news);
+            }
+            if self.init.as_ref().is_some_and(longshore_linux::has_ended) {
+                return Ok(OomNews::Ended);
+            }
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(OomNews::Nothing);
+            }
+            self.wait(left)?;
+        }
+    }
+
+    fn wait(&self, left: Option<Duration>) -> Result<()> {
+        let init = self.init.iter().map(|fd| (fd.as_fd(), PollFlags::IN));
+        let mut waits: Vec<PollFd<'_>> = init
+            .chain(self.source.wait_for())
+            .map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags))
+            .collect();
+        let timeout = left.map(|left| Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        match poll(&mut waits, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(crate::host::io_error("wait for the want of memory")(errno)),
+        }
+    }
+}
+
+impl Source {
+    fn wait_for(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        match self {
+            Self::V1 { counter, .. } => Some((counter.as_fd(), PollFlags::IN)),
+            Self::V2 { events, .. } => Some((events.as_fd(), PollFlags::PRI)),
+            Self::None => None,
+        }
+    }
+
+    fn look(&mut self) -> Result<Option<OomNews>> {
+        match self {
+            Self::None => Ok(None),
+            Self::V1 { counter, group } => match rustix::io::read(&*counter, &mut [0; 8]) {
+                // The removal of a group is told the same way.
+                Ok(_) if !group.has("cgroup.event_control") => Ok(Some(OomNews::Ended)),
+                Ok(_) => Ok(Some(OomNews::OutOfMemory)),
+                Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+                Err(errno) => Err(failed(&group.path, "read the eventfd of memory.oom_control", errno)),
+            },
+            Self::V2 { events, told, group } => {
+                // Only a read re-arms the wakeup.
+                let mut text = [0; 512];
+                let length = match rustix::io::pread(&*events, &mut text, 0) {
+                    Ok(length) => length,
+                    Err(Errno::NODEV) => return Ok(Some(OomNews::Ended)),
+                    Err(errno) => return Err(failed(&group.path.join("memory.events"), "read", errno)),
+                };
+                let kills = super::stats::oom_kills_in(&String::from_utf8_lossy(&text[..length]));
+                let news = kills > *told;
+                *told = kills;
+                Ok(news.then_some(OomNews::OutOfMemory))
+            }
+        }
+    }
+}
