@@ -125,3 +125,38 @@ fn a_container_tells_that_it_is_ready() {
     assert_eq!(left, 0, "nothing of the container is left");
     bench.end();
 }
+
+#[test]
+fn the_caller_learns_how_a_detached_process_ends() {
+    let bench = match Bench::new("sleep 1000") {
+        Ok(bench) => bench,
+        Err(why) => return skip(&why),
+    };
+    // As a shim does: what a command leaves behind becomes this process's child.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+    let id = bench.id("left");
+    assert_eq!(bench.ours(&["run", "-d", &id]).code, Some(0));
+    for code in 1..10 {
+        let pid_file = bench.path("pid");
+        let script = format!("exit {code}");
+        let args = [
+            "exec",
+            "-d",
+            "--pid-file",
+            pid_file.to_str().unwrap(),
+            &id,
+            "sh",
+            "-c",
+            &script,
+        ];
+        assert_eq!(bench.ours(&args).code, Some(0));
+        let pid: i32 = std::fs::read_to_string(&pid_file).unwrap().parse().unwrap();
+        let pid = rustix::process::Pid::from_raw(pid);
+        let (_, status) = rustix::process::waitpid(pid, rustix::process::WaitOptions::empty())
+            .expect("it is this process's child")
+            .unwrap();
+        assert_eq!(status.exit_status(), Some(code));
+    }
+    assert_eq!(bench.ours(&["delete", "-f", &id]).code, Some(0));
+    bench.end();
+}

@@ -23,6 +23,18 @@ pub enum Lifetime {
     Detached,
 }
 
+/// Who takes a process's exit status from the kernel, which tells it once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reaper {
+    /// The executor, whose [`wait`](Executor::wait) tells it.
+    #[default]
+    Executor,
+    /// Whoever is the parent when the host program has ended: a host that ends as soon as the process runs leaves it to its own caller, who
+    /// made itself a subreaper, even if the process has ended by then. It is not one that [`wait`](Executor::wait) should be asked for.
+    Heir,
+}
+
 /// Asks for a container.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -41,6 +53,8 @@ pub struct CreateRequest {
     pub lifetime: Lifetime,
     /// Further descriptors for its program, which has them as 3, 4 and so on, open across the execve.
     pub descriptors: Vec<OwnedFd>,
+    /// Who learns how its first process ends.
+    pub reaper: Reaper,
 }
 
 impl CreateRequest {
@@ -54,6 +68,7 @@ impl CreateRequest {
             io,
             lifetime: Lifetime::default(),
             descriptors: Vec::new(),
+            reaper: Reaper::default(),
         }
     }
 
@@ -77,6 +92,13 @@ impl CreateRequest {
         self.descriptors = descriptors;
         self
     }
+
+    /// The same, and who learns how its first process ends.
+    #[must_use]
+    pub fn reaper(mut self, reaper: Reaper) -> Self {
+        self.reaper = reaper;
+        self
+    }
 }
 
 /// Asks for another process in a container.
@@ -93,6 +115,8 @@ pub struct ExecRequest {
     pub descriptors: Vec<OwnedFd>,
     /// What happens if the container is frozen.
     pub when_paused: WhenPaused,
+    /// Who learns how it ends. One that is left to an heir has no name afterwards.
+    pub reaper: Reaper,
 }
 
 /// What becomes of a process for a container that is frozen.
@@ -115,7 +139,15 @@ impl ExecRequest {
             io,
             descriptors: Vec::new(),
             when_paused: WhenPaused::default(),
+            reaper: Reaper::default(),
         }
+    }
+
+    /// The same, and who learns how it ends.
+    #[must_use]
+    pub fn reaper(mut self, reaper: Reaper) -> Self {
+        self.reaper = reaper;
+        self
     }
 
     /// The same with further descriptors.

@@ -64,8 +64,8 @@ pub mod seccomp;
 
 pub use error::{Error, ErrorKind, Result};
 pub use executor::{
-    CreateRequest, DeleteMode, ExecRequest, Executor, ExitStatus, KillScope, Lifetime, ProcessId, State, Status,
-    WhenPaused,
+    CreateRequest, DeleteMode, ExecRequest, Executor, ExitStatus, KillScope, Lifetime, ProcessId, Reaper, State,
+    Status, WhenPaused,
 };
 pub use id::ContainerId;
 pub use io::{Drained, Io, OutputGuard, PipeEnds, Stdio, Streams, Terminal};

@@ -10,11 +10,11 @@ use super::process::Watched;
 use super::record::{Claim, ProcessName, Record, StateDir};
 use super::{Shared, hooks, start_socket};
 use crate::cgroup::{Cgroup, Limits};
-use crate::host::{Inputs, Meeting, Session, io_error};
+use crate::host::{Inputs, Meeting, Session, io_error, wait_and_reap};
 use crate::io::Streams;
 use crate::plan::op::Slot;
 use crate::plan::{PlanOptions, plan};
-use crate::{ContainerId, CreateRequest, Drained, Io, Lifetime, Result, Status};
+use crate::{ContainerId, CreateRequest, Drained, Io, Lifetime, Reaper, Result, Status};
 
 /// A created container that nobody has been told of yet. Dropped, it is as if it had never been.
 #[derive(Debug)]
@@ -36,6 +36,10 @@ impl Drop for Pending {
     fn drop(&mut self) {
         if let Some(container) = self.container.take() {
             container.kill_and_wait();
+            if let Some(pidfd) = &container.init.pidfd {
+                // Nothing to reap if the reactor did.
+                wait_and_reap(pidfd);
+            }
             let _ = container.cgroup.remove();
             let _ = container.dir.remove();
         }
@@ -79,6 +83,7 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
         io,
         lifetime,
         descriptors,
+        reaper,
     } = request;
     let bundle = std::path::absolute(&bundle).map_err(io_error(format!("find the bundle {}", bundle.display())))?;
     let mut options = PlanOptions::new(&bundle);
@@ -128,7 +133,9 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
     let pending = Pending {
         container: Some(Arc::clone(&container)),
     };
-    container.watch(&shared.reactor)?;
+    if reaper == Reaper::Executor {
+        container.watch(&shared.reactor)?;
+    }
     Ok(pending)
 }
 

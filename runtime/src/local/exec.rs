@@ -10,7 +10,7 @@ use super::process::Watched;
 use crate::host::{Agent, Inputs, Meeting, Session, io_error, wait_and_reap};
 use crate::plan::op::Slot;
 use crate::plan::{PlanOptions, plan_exec};
-use crate::{Drained, Error, ExecRequest, Result, Status, WhenPaused};
+use crate::{Drained, Error, ExecRequest, Reaper, Result, Status, WhenPaused};
 
 const SIGKILL: i32 = 9;
 
@@ -50,6 +50,7 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
         io,
         descriptors,
         when_paused,
+        reaper,
     } = request;
     match (container.status(), when_paused) {
         (Status::Created | Status::Running, _) | (Status::Paused, WhenPaused::Enter) => {}
@@ -90,13 +91,16 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
     let pid = session.pid();
     let pidfd = session.into_pidfd();
     let process = Arc::new(Watched::new(pid, Some(pidfd), drained.map(Drained::wait)));
-    container.execs().insert(exec_id.clone(), Arc::clone(&process));
+    if reaper == Reaper::Executor {
+        container.execs().insert(exec_id.clone(), Arc::clone(&process));
+    }
     let pending = PendingExec {
         made: Some((Arc::clone(container), exec_id, Arc::clone(&process))),
     };
     let watched = process
         .pidfd
         .as_ref()
+        .filter(|_| reaper == Reaper::Executor)
         .map(OwnedFd::try_clone)
         .transpose()
         .map_err(io_error("duplicate a pidfd"))?;

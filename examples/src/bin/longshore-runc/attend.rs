@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use longshore_runtime::{ContainerId, Executor, Io, LinuxExecutor, ProcessId, Terminal};
+use longshore_runtime::{ContainerId, Executor, Io, LinuxExecutor, ProcessId, Reaper, Terminal};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::args::Arguments;
@@ -20,6 +20,16 @@ use crate::signals::Signals;
 pub(crate) enum Presence {
     Foreground,
     Detached,
+}
+
+impl Presence {
+    /// Who learns how the process ends: the caller, if this program does not stay. It may end before this program does.
+    pub(crate) fn reaper(self) -> Reaper {
+        match self {
+            Self::Foreground => Reaper::Executor,
+            Self::Detached => Reaper::Heir,
+        }
+    }
 }
 
 /// How a process is connected, as the command line asks.

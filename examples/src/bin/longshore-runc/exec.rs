@@ -61,7 +61,8 @@ fn enter(global: &Global, arguments: &Arguments) -> Outcome {
         let exec_id = format!("exec-{}", std::process::id());
         let request = ExecRequest::new(exec_id.clone(), process, io)
             .descriptors(given)
-            .when_paused(when_paused);
+            .when_paused(when_paused)
+            .reaper(presence.reaper());
         let pid = executor
             .exec(&id, request)
             .await

@@ -68,7 +68,8 @@ fn bring_up(global: &Global, arguments: &Arguments, mode: Mode) -> Outcome {
         notify.as_ref().map_or(Ok(()), |notify| notify.prepare(&mut spec))?;
         let request = CreateRequest::new(id.clone(), bundle, spec, io)
             .lifetime(Lifetime::Detached)
-            .descriptors(given);
+            .descriptors(given)
+            .reaper(presence.reaper());
         let told = |error| start_error(error, program.as_deref());
         let state = executor.create(request).await.map_err(told)?;
         let follow = FollowThrough {
