@@ -290,6 +290,7 @@ pub trait Executor: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) unless it is [`Created`](Status::Created); [`Start`](crate::ErrorKind::Start) when the program can't be executed.
+    /// A `startContainer` or `poststart` hook that fails is an error after which the container is gone, as if it had been deleted (runtime spec, "Lifecycle", steps 7 and 9).
     async fn start(&self, id: &ContainerId) -> Result<()>;
 
     /// Runs another process in a created or running container and returns its pid. It takes user, capabilities, labels and seccomp from the container.

@@ -1,9 +1,9 @@
-//! Roots that are mounted for the container alone, and hooks.
+//! Roots that are mounted for the container alone.
 
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use longshore_linux::Mount;
 use longshore_runtime::{DeleteMode, Error, Executor, Io, ProcessId};
@@ -146,53 +146,4 @@ async fn a_second_mount_goes_into_the_root_and_a_read_only_one_stays_so() {
         .await
         .unwrap_or_else(|e| panic!("{}", chain(&e)));
     assert!(out.starts_with("insiderefused\n"), "{out}");
-}
-
-fn script(dir: &Path, name: &str, body: &str) -> PathBuf {
-    let path = dir.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("a file");
-    std::os::unix::fs::PermissionsExt::set_mode(&mut fs::metadata(&path).expect("it is there").permissions(), 0o755);
-    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("permissions");
-    path
-}
-
-#[tokio::test]
-async fn hooks_get_the_state_in_their_order() {
-    let Some(place) = place() else { return };
-    let hook = script(
-        place.dir.path(),
-        "hook",
-        "echo $1 $(cat | jq -r '.status + \" \" + (.pid > 0 | tostring)') >> log; echo $X >> log",
-    );
-    let one = |name: &str| json!([{ "path": hook, "args": ["hook", name], "env": ["X=y", "PATH=/usr/bin:/bin"] }]);
-    let mut spec = spec(&["true"]);
-    spec["hooks"] = json!({
-        "prestart": one("prestart"), "createRuntime": one("createRuntime"),
-        "poststart": one("poststart"), "poststop": one("poststop"),
-    });
-    assert_eq!(place.run(&spec).await.status.code, 0);
-    let log = fs::read_to_string(place.dir.path().join("log")).expect("a log");
-    let expected = "prestart creating true\ny\ncreateRuntime creating true\ny\npoststart running true\ny\npoststop stopped false\ny\n";
-    assert_eq!(log, expected);
-}
-
-#[tokio::test]
-async fn a_hook_that_fails_or_hangs_ends_the_create() {
-    let Some(place) = place() else { return };
-    for (body, timeout, expected) in [
-        ("echo no good >&2; exit 3", 10, "no good"),
-        ("exec sleep 1000", 1, "timeout"),
-    ] {
-        let hook = script(place.dir.path(), "hook", body);
-        let mut spec = spec(&["true"]);
-        let env = json!(["PATH=/usr/bin:/bin"]);
-        spec["hooks"] = json!({ "createRuntime": [{ "path": hook, "timeout": timeout, "env": env }] });
-        let error = place.try_run(&spec).await.expect_err("the hook fails");
-        assert!(
-            matches!(&error, Error::Hook { field, .. } if field == "hooks.createRuntime[0]"),
-            "{error:?}"
-        );
-        assert!(error.to_string().contains(expected), "{error}");
-        assert!(place.executor.list().await.expect("a list").is_empty());
-    }
 }

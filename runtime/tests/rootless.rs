@@ -129,6 +129,30 @@ async fn an_ordinary_user_execs_and_has_a_terminal() {
 }
 
 #[tokio::test]
+async fn an_ordinary_users_hooks_run_in_his_namespaces() {
+    let Some(place) = ordinary("an_ordinary_users_hooks_run_in_his_namespaces") else {
+        return;
+    };
+    if !can_unshare() {
+        return;
+    }
+    let log = place.dir.path().join("log");
+    let line = |name: &str| format!("echo {name} $(id -u) $(hostname) >> {}", log.display());
+    let hook =
+        |name: &str| json!([{ "path": "/bin/sh", "args": ["sh", "-c", line(name)], "env": ["PATH=/usr/bin:/bin"] }]);
+    let mut spec = in_user_namespace(&["true"]);
+    spec["hostname"] = json!("inside");
+    spec["hooks"] =
+        json!({ "createRuntime": hook("runtime"), "createContainer": hook("container"), "poststop": hook("stop") });
+    assert_eq!(place.run(&spec).await.status.code, 0);
+    let text = fs::read_to_string(&log).expect("a log");
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let uid = rustix::process::geteuid().as_raw();
+    let expected = format!("runtime {uid} {host}\ncontainer 0 inside\nstop {uid} {host}\n");
+    assert_eq!(text, expected);
+}
+
+#[tokio::test]
 async fn an_owner_that_is_not_mapped_is_named() {
     let Some(place) = ordinary("an_owner_that_is_not_mapped_is_named") else {
         return;

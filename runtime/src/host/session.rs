@@ -1,6 +1,6 @@
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use longshore_linux::{Exit, reap, send_signal};
@@ -23,7 +23,7 @@ const SIGKILL: i32 = 9;
 /// What the child waits for.
 #[derive(Debug)]
 pub(crate) enum Meeting {
-    /// The hooks of the runtime namespace.
+    /// The hooks of the create phase.
     Hooks,
     /// The record of its creation.
     Created,
@@ -72,7 +72,13 @@ impl Session {
         self.pid
     }
 
-    /// The child's pidfd. The child is nobody's to kill from now on.
+    /// The child's pidfd.
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        let only = "only into_pidfd takes it, and it takes the session";
+        self.pidfd.as_ref().expect(only).as_fd()
+    }
+
+    /// The same, for good. The child is nobody's to kill from now on.
     pub(crate) fn into_pidfd(mut self) -> OwnedFd {
         self.pidfd
             .take()

@@ -215,6 +215,7 @@ impl Child<'_> {
             Op::Meet(_) => self.meet(),
             Op::ParentDeathSignal(signal) => set_parent_death_signal(*signal).at(Call::Prctl),
             Op::Undumpable => rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Call::Prctl),
+            Op::Dumpable => rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).at(Call::Prctl),
             Op::JoinCgroups => join_cgroups(self.slots.0, self.program.slots).at(Call::Write),
             Op::Unshare(kinds) => unshare(*kinds).at(Call::Unshare),
             Op::SetNs { slot, kind } => set_namespace(self.slots.get(*slot)?, *kind).at(Call::SetNs),

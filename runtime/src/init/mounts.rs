@@ -118,7 +118,7 @@ fn change(tree: &OwnedFd, source: &Source, attr: AttrChange, tree_attr: AttrChan
 }
 
 /// Puts a detached mount onto what a descriptor names.
-fn attach(tree: impl AsFd, target: impl AsFd) -> Result<(), Failure> {
+pub(super) fn attach(tree: impl AsFd, target: impl AsFd) -> Result<(), Failure> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(tree, c"", target, c"", flags).at(Call::Attach)
 }

@@ -32,6 +32,17 @@ impl Child<'_> {
                 self.slots.set(Slot::ROOT, root);
                 Ok(())
             }
+            Op::OpenPlace { slot, path } => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let place = openat(CWD, path.as_c_str(), flags, Mode::empty()).at(Call::Open)?;
+                self.slots.set(*slot, place);
+                Ok(())
+            }
+            Op::MoveRoot(slot) => {
+                // A directory of the host is not kept open longer than it is needed.
+                let place = self.slots.take(*slot).ok_or(Errno::BADF).at(Call::Protocol)?;
+                mounts::attach(self.root()?, place)
+            }
             Op::Root {
                 source,
                 attr,

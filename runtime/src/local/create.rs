@@ -1,9 +1,8 @@
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use oci_spec::runtime::{Hook, Hooks, Spec};
+use oci_spec::runtime::Spec;
 
 use super::container::Container;
 use super::process::Watched;
@@ -14,7 +13,7 @@ use crate::host::{Inputs, Meeting, Session, io_error, wait_and_reap};
 use crate::io::Streams;
 use crate::plan::op::Slot;
 use crate::plan::{PlanOptions, plan};
-use crate::{ContainerId, CreateRequest, Drained, Io, Lifetime, Reaper, Result, Status};
+use crate::{ContainerId, CreateRequest, Drained, Error, Io, Lifetime, Reaper, Result};
 
 /// A created container that nobody has been told of yet. Dropped, it is as if it had never been.
 #[derive(Debug)]
@@ -42,6 +41,7 @@ impl Drop for Pending {
             }
             let _ = container.cgroup.remove();
             let _ = container.dir.remove();
+            hooks::run_poststop(&container.record);
         }
     }
 }
@@ -119,7 +119,17 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
         steps,
         spec,
     };
-    let session = until_created(shared, session, streams, &mut record)?;
+    let session = match until_created(shared, session, streams, &mut record, cgroup) {
+        Ok(session) => session,
+        Err(error) => {
+            drop(made);
+            // Runtime spec, "Lifecycle", steps 3 to 5: a hook that fails leads to the end of the life, poststop hooks included.
+            if matches!(error, Error::Hook { .. }) {
+                hooks::run_poststop(&record);
+            }
+            return Err(error);
+        }
+    };
     cgroup.confine_devices(&limits)?;
     dir.save(&record)?;
     session.go()?;
@@ -181,13 +191,19 @@ fn until_created(
     mut session: Session,
     mut streams: Option<Box<dyn Streams>>,
     record: &mut Record,
+    cgroup: &Cgroup,
 ) -> Result<Session> {
     loop {
         match session.next(&shared.facts)? {
             Meeting::Terminal(master) => connect(&mut streams, master)?,
             Meeting::Hooks => {
                 record.init = ProcessName::of(session.pid())?;
-                run_create_hooks(record, &record.bundle)?;
+                hooks::run_create(hooks::Inside {
+                    shared,
+                    record,
+                    cgroup,
+                    init: session.pidfd(),
+                })?;
                 session.go()?;
             }
             Meeting::Created => {
@@ -198,19 +214,4 @@ fn until_created(
             Meeting::Agent | Meeting::Listener(..) | Meeting::Gone => return Err(session.out_of_turn()),
         }
     }
-}
-
-fn run_create_hooks(record: &Record, bundle: &Path) -> Result<()> {
-    let Some(hooks) = record.spec.hooks() else {
-        return Ok(());
-    };
-    let state = Container::oci_state(record, Status::Creating);
-    hooks::run("prestart", deprecated_prestart(hooks), bundle, &state)?;
-    hooks::run("createRuntime", hooks.create_runtime().as_ref(), bundle, &state)
-}
-
-/// The specification deprecates them, and containers still have them.
-#[allow(deprecated)]
-fn deprecated_prestart(hooks: &Hooks) -> Option<&Vec<Hook>> {
-    hooks.prestart().as_ref()
 }

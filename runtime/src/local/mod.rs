@@ -12,7 +12,7 @@ mod sweep;
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -280,31 +280,38 @@ fn start(shared: &Shared, container: &Arc<Container>) -> Result<()> {
     if container.status() != Status::Created {
         return Err(wrong_status(container, "start"));
     }
+    let started = started(shared, container);
+    if matches!(started, Err(Error::Hook { .. })) {
+        // Runtime spec, "Lifecycle", steps 7 and 9: a hook that fails leads to the end of the life.
+        let _ = delete(shared, container, DeleteMode::Force);
+    }
+    started
+}
+
+fn started(shared: &Shared, container: &Arc<Container>) -> Result<()> {
     let mut agent = Agent::of(&container.record.spec, &container.record.bundle);
-    let started = start_socket::signal_start(container.dir.path(), |message, fd| {
+    let hooks = container.record.spec.hooks().as_ref();
+    let mut hooks_due = hooks.is_some_and(|h| h.start_container().as_ref().is_some_and(|h| !h.is_empty()));
+    let dir = container.dir.path();
+    let socket = start_socket::signal_start(dir)?.ok_or_else(|| wrong_status(container, "start"))?;
+    let started = start_socket::follow(&socket, dir, |message, fd| {
+        // It waits for its hooks first.
+        if std::mem::take(&mut hooks_due) {
+            let init = container.init.pidfd.as_ref();
+            hooks::run_start(hooks::Inside {
+                shared,
+                record: &container.record,
+                cgroup: &container.cgroup,
+                init: init.ok_or_else(|| wrong_status(container, "start"))?.as_fd(),
+            })?;
+            return Ok(Answer::Go);
+        }
         hand_over(container, &mut agent, message, fd)
     });
     match started? {
-        Started::NotWaiting => return Err(wrong_status(container, "start")),
-        Started::Failed(message) => return Err(start_error(shared, container, message)),
-        Started::Yes => {}
+        Started::Failed(message) => Err(start_error(shared, container, message)),
+        Started::Yes => hooks::run_poststart(&container.record),
     }
-    let poststart = container
-        .record
-        .spec
-        .hooks()
-        .as_ref()
-        .and_then(|h| h.poststart().as_ref());
-    if poststart.is_some() {
-        let state = Container::oci_state(&container.record, Status::Running);
-        let ran = hooks::run("poststart", poststart, &container.record.bundle, &state);
-        if ran.is_err() {
-            // Runtime spec, "Lifecycle", step 10: the container is stopped.
-            let _ = kill(container, SIGKILL);
-        }
-        ran?;
-    }
-    Ok(())
 }
 
 /// Brings the seccomp agent and the listener of an init process together.
@@ -395,19 +402,7 @@ fn delete(shared: &Shared, container: &Arc<Container>, mode: DeleteMode) -> Resu
     }
     container.dir.remove()?;
     shared.containers().remove(&container.id);
-    let poststop = container
-        .record
-        .spec
-        .hooks()
-        .as_ref()
-        .and_then(|h| h.poststop().as_ref());
-    let state = Container::oci_state(&container.record, Status::Stopped);
-    // Runtime spec, "Lifecycle", step 13: a failure is a warning and the next ones run.
-    for hook in poststop.into_iter().flatten() {
-        if let Err(error) = hooks::run("poststop", Some(&vec![hook.clone()]), &container.record.bundle, &state) {
-            tracing::warn!(container = %container.id, %error, "a poststop hook failed");
-        }
-    }
+    hooks::run_poststop(&container.record);
     Ok(())
 }
 

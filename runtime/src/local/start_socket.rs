@@ -64,45 +64,52 @@ pub(super) fn is_awaited_in(dir: &Path) -> bool {
 pub(super) enum Started {
     /// The program runs.
     Yes,
-    /// Nobody waits for a start.
-    NotWaiting,
     /// A step failed on the way to the program.
     Failed(Message),
 }
 
-/// Gives the start signal and waits until the program runs. `listener` does what the child says of its seccomp listener, and tells whether
-/// it waits for an answer.
-pub(super) fn signal_start(
-    dir: &Path,
-    mut listener: impl FnMut(Message, Option<OwnedFd>) -> Result<Answer>,
-) -> Result<Started> {
-    let fail = || format!("start over {}/{START_SOCKET}", dir.display());
+/// Gives the start signal; `None` when nobody waits for one.
+pub(super) fn signal_start(dir: &Path) -> Result<Option<OwnedFd>> {
+    let fail = || fail(dir);
     let socket = new_socket().map_err(io_error(fail()))?;
     let opened = match open_dir(dir) {
-        Err(Errno::NOENT) => return Ok(Started::NotWaiting),
+        Err(Errno::NOENT) => return Ok(None),
         opened => opened.map_err(io_error(fail()))?,
     };
     match connect(&socket, &address(&opened).map_err(io_error(fail()))?) {
-        Err(Errno::NOENT | Errno::CONNREFUSED) => return Ok(Started::NotWaiting),
+        Err(Errno::NOENT | Errno::CONNREFUSED) => return Ok(None),
         connected => connected.map_err(io_error(fail()))?,
     }
     match send(&socket, &[START], SendFlags::NOSIGNAL) {
-        Err(Errno::PIPE | Errno::CONNRESET) => return Ok(Started::NotWaiting),
+        Err(Errno::PIPE | Errno::CONNRESET) => return Ok(None),
         sent => sent.map_err(io_error(fail()))?,
     };
     let _ = fs::remove_file(dir.join(START_SOCKET));
+    Ok(Some(socket))
+}
+
+fn fail(dir: &Path) -> String {
+    format!("start over {}/{START_SOCKET}", dir.display())
+}
+
+/// Waits until the program runs. `attend` does what the child waits for on the way, and tells whether it waits for an answer.
+pub(super) fn follow(
+    socket: &OwnedFd,
+    dir: &Path,
+    mut attend: impl FnMut(Message, Option<OwnedFd>) -> Result<Answer>,
+) -> Result<Started> {
     loop {
-        match receive(&socket) {
+        match receive(socket) {
             // Closed by the execution of the program.
             Ok(None) | Err(Errno::CONNRESET) => return Ok(Started::Yes),
             Ok(Some((message @ (Message::AtStep(_) | Message::Listener | Message::ListenerAt(_)), fd))) => {
-                if let Answer::Go = listener(message, fd)? {
+                if let Answer::Go = attend(message, fd)? {
                     // One that is gone is noticed by the next look.
-                    let _ = send(&socket, &[GO], SendFlags::NOSIGNAL);
+                    let _ = send(socket, &[GO], SendFlags::NOSIGNAL);
                 }
             }
             Ok(Some((message, _))) => return Ok(Started::Failed(message)),
-            Err(errno) => return Err(errno).map_err(io_error(fail())),
+            Err(errno) => return Err(errno).map_err(io_error(fail(dir))),
         }
     }
 }

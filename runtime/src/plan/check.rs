@@ -1,14 +1,15 @@
 //! Fields that this executor does not do yet, or that belong to other systems: each is an error that names it.
 
-use oci_spec::runtime::{Hook, Linux, Process, Spec};
+use oci_spec::runtime::{Linux, Process, Spec};
 
 use super::paths::{invalid, unsupported};
+use super::{HostFacts, hooks};
 use crate::Result;
 
 const LATER: &str = "this executor does not do it yet; leave the field out";
 
 /// Refuses what can't be done, field by field.
-pub(super) fn check(spec: &Spec) -> Result<()> {
+pub(super) fn check(spec: &Spec, facts: &HostFacts) -> Result<()> {
     let elsewhere = [
         ("solaris", spec.solaris().is_some()),
         ("windows", spec.windows().is_some()),
@@ -31,14 +32,7 @@ pub(super) fn check(spec: &Spec) -> Result<()> {
     )?;
     check_version(spec.version())?;
     if let Some(hooks) = spec.hooks() {
-        let some = |hooks: &Option<Vec<Hook>>| hooks.as_ref().is_some_and(|h| !h.is_empty());
-        refuse(
-            &[
-                ("hooks.createContainer", some(hooks.create_container())),
-                ("hooks.startContainer", some(hooks.start_container())),
-            ],
-            LATER,
-        )?;
+        hooks::check(hooks, facts.privilege)?;
     }
     for (i, mount) in spec.mounts().iter().flatten().enumerate() {
         if mount.uid_mappings().as_ref().is_some_and(|m| !m.is_empty())

@@ -25,22 +25,25 @@ pub(crate) fn plan_exec(spec: &Spec, process: &Process, facts: &HostFacts, optio
     builder.step("process", Op::OpenRoot);
     builder.streams(&process, Life::Joined)?;
     builder.process("process", &process, Life::Joined)?;
-    let mut program = builder.finish(executable);
-    program.unshare = Namespaces::empty();
-    program.id_maps = None;
-    program.inputs.clear();
-    Ok(program)
+    Ok(builder.finish(executable).joining_only())
 }
 
 impl Builder<'_> {
     /// Enters all namespaces of the container's init process at once.
     fn join_init(&mut self) {
-        let joined = self
-            .namespaces
-            .joined
-            .iter()
-            .fold(Namespaces::empty(), |all, (_, kind, _)| all | *kind);
-        let all = self.namespaces.new | joined;
+        self.join_init_namespaces();
+        self.become_root_of_joined();
+    }
+
+    /// The namespaces of the container that are not the host's.
+    fn all_namespaces(&self) -> Namespaces {
+        let joined = self.namespaces.joined.iter();
+        joined.fold(self.namespaces.new, |all, (_, kind, _)| all | *kind)
+    }
+
+    /// The same, still as who it was.
+    pub(super) fn join_init_namespaces(&mut self) {
+        let all = self.all_namespaces();
         if all.contains(Namespaces::PID) {
             self.join_first.push((Slot::INIT, all));
         } else {
@@ -52,7 +55,10 @@ impl Builder<'_> {
                 },
             );
         }
-        if all.contains(Namespaces::USER) {
+    }
+
+    pub(super) fn become_root_of_joined(&mut self) {
+        if self.all_namespaces().contains(Namespaces::USER) {
             let groups = self.may_set_groups();
             self.step("linux.namespaces", Op::BecomeRoot { groups });
         }

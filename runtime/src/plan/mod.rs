@@ -6,6 +6,7 @@ mod devices;
 mod display;
 mod exec;
 mod facts;
+mod hooks;
 mod mounts;
 mod namespaces;
 pub(crate) mod op;
@@ -23,6 +24,7 @@ use oci_spec::runtime::{Process, Spec};
 pub(crate) use display::explain;
 pub(crate) use exec::plan_exec;
 pub use facts::{HostFacts, PlanOptions, Privilege};
+pub(crate) use hooks::{plan_create_container_hook, plan_start_container_hook, prestart};
 use namespaces::NamespacePlan;
 pub use op::Program;
 use op::{HostInput, IdMaps, Op, Rendezvous, Slot, Step};
@@ -41,7 +43,7 @@ const MOST_DESCRIPTORS: u16 = 1024;
 /// # Errors
 /// [`InvalidSpec`](crate::Error::InvalidSpec) and [`Unsupported`](crate::Error::Unsupported), with the field.
 pub fn plan(spec: &Spec, facts: &HostFacts, options: &PlanOptions) -> Result<Program> {
-    check::check(spec)?;
+    check::check(spec, facts)?;
     let mut builder = Builder::new(facts, options);
     let process = spec
         .process()
@@ -57,7 +59,7 @@ pub fn plan(spec: &Spec, facts: &HostFacts, options: &PlanOptions) -> Result<Pro
     builder.mounts(spec)?;
     builder.devices(spec)?;
     builder.streams(process, Life::Created)?;
-    builder.step("hooks", Op::Meet(Rendezvous::Hooks));
+    builder.meet_for_hooks();
     builder.close_root(spec)?;
     builder.process("process", process, Life::Created)?;
     Ok(builder.finish(executable))
@@ -82,6 +84,10 @@ struct Builder<'a> {
     oom_score_adj: Option<i32>,
     seccomp: Option<Filter>,
     descriptors: Option<(Slot, u16)>,
+    /// Where hooks of the create phase look for the root, if there are any.
+    hooks_root: Option<Slot>,
+    /// Whether there are startContainer hooks.
+    start_hooks: bool,
 }
 
 impl<'a> Builder<'a> {
@@ -103,6 +109,8 @@ impl<'a> Builder<'a> {
             oom_score_adj: None,
             seccomp: None,
             descriptors: None,
+            hooks_root: None,
+            start_hooks: false,
         }
     }
 
@@ -131,9 +139,15 @@ impl<'a> Builder<'a> {
 
     /// A slot that the host fills before the clone.
     fn input(&mut self, input: HostInput, field: &str) -> Slot {
+        let slot = self.slot();
+        self.inputs.push((slot, input, field.to_owned()));
+        slot
+    }
+
+    /// A slot that a step fills.
+    fn slot(&mut self) -> Slot {
         let slot = Slot(self.slots);
         self.slots += 1;
-        self.inputs.push((slot, input, field.to_owned()));
         slot
     }
 
@@ -153,6 +167,7 @@ impl<'a> Builder<'a> {
         self.step("process", Op::ParentDeathSignal(SIGKILL));
         self.step("linux.cgroupsPath", Op::JoinCgroups);
         self.step("linux.uidMappings", Op::Meet(Rendezvous::Placed));
+        self.open_hooks_root(spec)?;
         self.enter_namespaces();
         self.step("process", Op::Undumpable);
         self.step("process", Op::NewSession);

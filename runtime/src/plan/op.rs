@@ -102,8 +102,10 @@ pub(crate) struct MountOp {
 pub(crate) enum Rendezvous {
     /// The host has placed the child: id maps are written.
     Placed,
-    /// The host runs the hooks of the runtime namespace.
+    /// The host runs the hooks of the create phase.
     Hooks,
+    /// Who starts it runs the startContainer hooks.
+    StartHooks,
     /// The container is created: the host has written its state.
     Created,
     /// The next thing is the program; the end of the socket tells the host that it runs.
@@ -128,6 +130,15 @@ pub(crate) enum Op {
     ParentDeathSignal(i32),
     /// Nothing in a shared PID namespace may trace us or look through our descriptors.
     Undumpable,
+    /// Who made us may look at us again, for as long as hooks of the create phase run.
+    Dumpable,
+    /// Open a directory of the host while the ids are still the host's.
+    OpenPlace {
+        slot: Slot,
+        path: CString,
+    },
+    /// Move the root that is being assembled from over `/` onto such a directory.
+    MoveRoot(Slot),
     /// Become root of the new user namespace.
     BecomeRoot {
         groups: bool,

@@ -232,6 +232,9 @@ impl Builder<'_> {
         );
         if life == Life::Created {
             self.step(field, Op::AwaitStart);
+            if self.start_hooks {
+                self.step("hooks.startContainer", Op::Meet(Rendezvous::StartHooks));
+            }
         }
         self.step(
             field,

@@ -79,7 +79,7 @@ type Change = fn(&mut Value);
 
 #[test]
 fn what_is_wrong_or_not_supported_is_named_by_its_field() {
-    let cases: [(Change, &str); 30] = [
+    let cases: [(Change, &str); 32] = [
         (|s| s["ociVersion"] = json!("2.0"), "ociVersion"),
         (|s| s["windows"] = json!({ "layerFolders": [] }), "windows"),
         (|s| s["process"]["args"] = json!([]), "process.args"),
@@ -155,8 +155,16 @@ fn what_is_wrong_or_not_supported_is_named_by_its_field() {
         ),
         (|s| s["linux"]["mountLabel"] = json!("x"), "linux.mountLabel"),
         (
-            |s| s["hooks"] = json!({ "startContainer": [{ "path": "/x" }] }),
-            "hooks.startContainer",
+            |s| s["hooks"] = json!({ "startContainer": [{ "path": "x" }] }),
+            "hooks.startContainer[0].path",
+        ),
+        (
+            |s| s["hooks"] = json!({ "poststop": [{ "path": "/x", "timeout": 0 }] }),
+            "hooks.poststop[0].timeout",
+        ),
+        (
+            |s| s["hooks"] = json!({ "createContainer": [{ "path": "/x", "args": ["a", "b\0"] }] }),
+            "hooks.createContainer[0].args[1]",
         ),
     ];
     for (change, expected) in cases {
@@ -167,6 +175,75 @@ fn what_is_wrong_or_not_supported_is_named_by_its_field() {
             other => panic!("{expected}: {other:?}"),
         }
     }
+}
+
+/// The hooks' places among the steps, and nothing of them where there are none.
+#[test]
+fn hooks_are_met_before_the_root_is_entered_and_after_the_start() {
+    let mut spec = spec();
+    let steps = |spec: &Value, privilege| {
+        let program = compile(spec, privilege).expect("it compiles").to_string();
+        let wanted = [
+            "bundle/rootfs",
+            "slot",
+            "dumpable",
+            "pivot",
+            "meet",
+            "await",
+            "execute",
+            "become root",
+            "filter",
+        ];
+        let lines = program.lines().filter_map(|l| {
+            l.strip_prefix("child  ").map(|l| {
+                l[..60]
+                    .split(" (slot")
+                    .next()
+                    .unwrap_or_default()
+                    .trim_end_matches(|c: char| c.is_ascii_digit() || c == ' ')
+                    .to_owned()
+            })
+        });
+        let kept =
+            lines.filter(|l| wanted.iter().any(|w| l.contains(w)) && !l.starts_with("mount") && !l.starts_with("join"));
+        kept.collect::<Vec<_>>()
+    };
+    let without = steps(&spec, Privilege::Full);
+    assert!(!without.iter().any(|l| l.contains("hooks")), "{without:?}");
+    spec["hooks"] = json!({ "createContainer": [{ "path": "/x" }], "startContainer": [{ "path": "/x" }] });
+    let expected = [
+        "meet host: placed",
+        "open \"/bundle/rootfs\"",
+        "undumpable",
+        "root rbind \"/bundle/rootfs\"",
+        "move the root onto slot",
+        "meet host: hooks",
+        "pivot root",
+        "undumpable",
+        "meet host: created",
+        "await start",
+        "meet host: starthooks",
+        "execute",
+    ];
+    assert_eq!(steps(&spec, Privilege::Full), expected);
+    spec["linux"]["namespaces"] =
+        json!([{ "type": "user" }, { "type": "mount" }, { "type": "uts" }, { "type": "network" }]);
+    spec["process"]["user"] = json!({ "uid": 0, "gid": 0 });
+    let error = compile(&spec, Privilege::None).expect_err("not for an ordinary user");
+    assert!(
+        error.to_string().starts_with("hooks.startContainer: not supported"),
+        "{error}"
+    );
+    spec["hooks"] = json!({ "prestart": [{ "path": "/x" }] });
+    let ordinary = steps(&spec, Privilege::None);
+    let meeting = ordinary
+        .iter()
+        .position(|l| l == "meet host: hooks")
+        .expect("a meeting");
+    assert_eq!(
+        (&*ordinary[meeting - 1], &*ordinary[meeting + 1]),
+        ("dumpable", "undumpable")
+    );
 }
 
 #[test]

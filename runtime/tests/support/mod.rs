@@ -159,8 +159,13 @@ impl Place {
             Ok(()) => Some(self.executor.wait(&id, &ProcessId::Init).await?),
             Err(_) => None,
         };
-        self.executor.delete(&id, DeleteMode::Force).await?;
-        started?;
+        match self.executor.delete(&id, DeleteMode::Force).await {
+            // A hook that fails at the start has deleted it already.
+            Err(error) if started.is_ok() || error.kind() != longshore_runtime::ErrorKind::NotFound => {
+                return Err(error);
+            }
+            _ => started?,
+        }
         Ok(Outcome {
             status: status.expect("it was started"),
             stdout: stdout.await.expect("it is read"),

@@ -147,9 +147,10 @@ fn wrong_status(id: &str, action: &str, status: Status) -> String {
 pub(crate) fn start_error(error: RuntimeError, program: Option<&str>) -> anyhow::Error {
     let RuntimeError::Step { field, step, source } = &error else {
         return match &error {
-            RuntimeError::Hook { .. } | RuntimeError::Cgroup { .. } => {
-                anyhow::Error::new(error).context("unable to start container process")
+            RuntimeError::Hook { field, reason } => {
+                anyhow::anyhow!("unable to start container process: {}", hook_error(field, reason))
             }
+            RuntimeError::Cgroup { .. } => anyhow::Error::new(error).context("unable to start container process"),
             _ => error.into(),
         };
     };
@@ -177,6 +178,15 @@ pub(crate) fn start_error(error: RuntimeError, program: Option<&str>) -> anyhow:
         }
     };
     anyhow::anyhow!("{start}: {told}")
+}
+
+/// A hook's failure as runc tells it, from the field that names the hook (`hooks.createRuntime[1]`).
+fn hook_error(field: &str, reason: &str) -> String {
+    let name = field.strip_prefix("hooks.").and_then(|f| f.strip_suffix(']'));
+    match name.and_then(|n| n.split_once('[')) {
+        Some((kind, index)) => format!("error running {kind} hook #{index}: {reason}"),
+        None => format!("{field}: {reason}"),
+    }
 }
 
 #[cfg(test)]
@@ -227,6 +237,18 @@ mod tests {
         let failure = Failure::from(start_error(step, Some("/x"))).of_command("runc run failed", 1);
         assert_eq!(failure.voice, Voice::Container);
         assert_eq!(failure.message, "exec /x: no such file or directory");
+    }
+
+    #[test]
+    fn a_hook_is_told_by_its_kind_and_number() {
+        let error = RuntimeError::Hook {
+            field: "hooks.createRuntime[1]".into(),
+            reason: "/bin/false: exit status 1".into(),
+        };
+        assert_eq!(
+            text(&start_error(error, None)),
+            "unable to start container process: error running createRuntime hook #1: /bin/false: exit status 1"
+        );
     }
 
     #[test]

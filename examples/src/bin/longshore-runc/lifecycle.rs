@@ -140,8 +140,10 @@ impl FollowThrough {
 
 /// Removes a container that the command made. Its failure is worth a line, not the exit code.
 async fn clean_up(global: &Global, executor: &LinuxExecutor, id: &ContainerId) {
-    if let Err(error) = executor.delete(id, DeleteMode::Force).await {
-        global.log.warn(&crate::failure::text(&error.into()));
+    match executor.delete(id, DeleteMode::Force).await {
+        // A hook that failed has ended its life already.
+        Ok(()) | Err(RuntimeError::NotFound(_)) => {}
+        Err(error) => global.log.warn(&crate::failure::text(&error.into())),
     }
     notify::remove(global.root(), id);
 }
