@@ -207,3 +207,497 @@ async fn a_tmpfs_has_the_mode_of_what_it_covers() {
     assert_eq!(mode(&covered), 0o2710);
     assert_eq!(mode(&place.dir.path().join("rootfs/not/there")), 0o755);
 }
+
+/// A mount namespace for this test's thread and those that it starts: nothing that it mounts is seen elsewhere.
+fn own_mounts() {
+    use nix::mount::{MsFlags, mount};
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        None::<&str>,
+    )
+    .expect("private");
+}
+
+/// Mounts a tmpfs whose mount, not the filesystem, has these options of mount(8).
+fn tmpfs_with(at: &Path, options: &str) {
+    let mount = |args: &[&str]| {
+        let status = std::process::Command::new("mount")
+            .args(args)
+            .arg(at)
+            .status()
+            .expect("mount starts");
+        assert!(status.success(), "mount {args:?}");
+    };
+    if !fs::read_to_string("/proc/thread-self/mounts")
+        .expect("readable")
+        .contains(at.to_str().expect("text"))
+    {
+        mount(&["-t", "tmpfs", "-o", "rw,suid,dev,exec,diratime,strictatime", "tmpfs"]);
+    }
+    mount(&[
+        "--bind",
+        "-o",
+        "remount,rw,suid,dev,exec,symfollow,diratime,strictatime",
+    ]);
+    mount(&["--bind", "-o", &format!("remount,{options}")]);
+}
+
+/// `Ok` has what the mount must have and, with `!`, what not; `Err` is for what is refused.
+type Flags = (&'static str, &'static str, Result<&'static str, ()>);
+
+async fn check_flags(place: &Place, cases: &[Flags], user_namespace: bool) {
+    let source = place.dir.path().join("src");
+    for (have, asked, expected) in cases {
+        tmpfs_with(&source, have);
+        let mut spec = shell("grep ' /mnt ' /proc/self/mounts");
+        let options: Vec<_> = asked.split(',').collect();
+        add(
+            &mut spec,
+            json!({ "source": "src", "destination": "/mnt", "type": "bind", "options": options }),
+        );
+        if user_namespace {
+            in_user_namespace(&mut spec);
+        }
+        let what = format!("{have} bound with {asked}, user namespace {user_namespace}");
+        match (place.try_run(&spec).await, expected) {
+            (Ok(outcome), Ok(expected)) => {
+                let flags: Vec<_> = outcome.stdout.split(' ').nth(3).expect("options").split(',').collect();
+                for word in expected.split(',').filter(|w| !w.is_empty()) {
+                    let (name, there) = word.strip_prefix('!').map_or((word, true), |name| (name, false));
+                    assert_eq!(flags.contains(&name), there, "{what}: {flags:?}");
+                }
+            }
+            (Err(error), Err(())) => {
+                let text = chain(&error);
+                assert!(
+                    text.starts_with("mounts[6]") && text.contains("Operation not permitted"),
+                    "{what}: {text}"
+                );
+            }
+            (got, expected) => panic!("{what}: {got:?}, not {expected:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn attributes_of_a_bind_mount_are_those_that_are_named() {
+    if !rustix::process::geteuid().is_root() {
+        return support::skipped("needs root");
+    }
+    own_mounts();
+    let Some(place) = place() else { return };
+    fs::create_dir(place.dir.path().join("src")).expect("a directory");
+    fs::set_permissions(place.dir.path().join("src"), fs::Permissions::from_mode(0o755)).expect("permissions");
+    let strict = Ok("!noatime,!relatime,!nodiratime");
+    // As runc's own tests have it.
+    let cases: &[Flags] = &[
+        (
+            "ro,noexec,nosymfollow,nodiratime",
+            "bind",
+            Ok("ro,noexec,nosymfollow,nodiratime"),
+        ),
+        (
+            "ro,noexec,nosymfollow,nodiratime",
+            "bind,dev",
+            Ok("rw,!noexec,!nosymfollow,nodiratime"),
+        ),
+        ("ro", "bind,nosuid,nodev,rprivate", Ok("rw,nosuid,nodev")),
+        ("ro", "bind,rw,nosuid,nodev,rprivate", Ok("rw,nosuid,nodev")),
+        (
+            "nosuid,nodev,noexec,noatime",
+            "bind,dev,suid,exec,atime",
+            Ok("rw,!nosuid,!nodev,!noexec,noatime"),
+        ),
+        (
+            "rw,nodev,nosuid,noexec,noatime",
+            "bind,ro",
+            Ok("ro,!nosuid,!nodev,!noexec,noatime"),
+        ),
+        (
+            "rw,nodev,nosymfollow",
+            "bind,ro,symfollow",
+            Ok("ro,!nodev,!nosymfollow"),
+        ),
+        (
+            "nodev,nosuid,noatime",
+            "bind,ro,exec",
+            Ok("ro,!noexec,!nosuid,!nodev,noatime"),
+        ),
+        ("noatime", "bind,norelatime", Ok("noatime,!relatime")),
+        ("noatime", "bind,relatime", Ok("!noatime,relatime")),
+        ("noatime", "bind,nodiratime", Ok("!noatime,nodiratime,relatime")),
+        ("nodiratime", "bind,strictatime", strict),
+        (
+            "noatime",
+            "bind,nodiratime,strictatime",
+            Ok("!noatime,nodiratime,!relatime"),
+        ),
+        ("rw", "bind,sync,lazytime,silent", Ok("rw,!sync")),
+    ];
+    check_flags(&place, cases, false).await;
+    let cases: &[Flags] = &[
+        (
+            "ro,noexec,nosymfollow,nodiratime",
+            "bind",
+            Ok("ro,noexec,nosymfollow,nodiratime"),
+        ),
+        (
+            "ro,noexec,nosymfollow,nodiratime",
+            "bind,dev",
+            Ok("ro,noexec,!nosymfollow,nodiratime"),
+        ),
+        ("ro", "bind,nosuid,nodev,rprivate", Ok("ro,nosuid,nodev")),
+        ("ro", "bind,rw,nosuid,nodev,rprivate", Err(())),
+        ("nodev,nosuid,noatime", "bind,dev,suid,exec,atime", Err(())),
+        (
+            "rw,nodev,nosuid,noexec,noatime",
+            "bind,ro",
+            Ok("ro,nosuid,nodev,noexec,noatime"),
+        ),
+        ("rw,nodev,nosymfollow", "bind,ro,symfollow", Ok("ro,nodev,!nosymfollow")),
+        ("rw,nodev,nosymfollow", "bind,rw", Ok("rw,nodev,!nosymfollow")),
+        (
+            "nodev,nosuid,noatime",
+            "bind,ro,exec",
+            Ok("ro,!noexec,nosuid,nodev,noatime"),
+        ),
+        ("noatime,nodiratime", "bind,norelatime", Ok("noatime,nodiratime")),
+        ("strictatime", "bind,nostrictatime", strict),
+        ("nodiratime", "bind,strictatime", Err(())),
+        ("relatime", "bind,strictatime", Err(())),
+        ("noatime", "bind,strictatime", Err(())),
+        ("relatime", "bind,noatime", Err(())),
+        ("relatime", "bind,nodiratime", Err(())),
+        ("strictatime", "bind,relatime", Err(())),
+        ("noatime", "bind,relatime", Err(())),
+    ];
+    check_flags(&place, cases, true).await;
+}
+
+#[tokio::test]
+async fn recursive_attributes_reach_what_is_mounted_below() {
+    if !rustix::process::geteuid().is_root() {
+        return support::skipped("needs root");
+    }
+    own_mounts();
+    let Some(place) = place() else { return };
+    let at = |name: &str| place.dir.path().join(name);
+    fs::create_dir(at("src")).expect("a directory");
+    tmpfs_with(&at("src"), "rw,strictatime");
+    fs::create_dir(at("src/sub")).expect("a directory");
+    tmpfs_with(&at("src/sub"), "rw,strictatime");
+    for (options, top, sub) in [
+        (json!(["rbind", "ro"]), "ro", "rw"),
+        (json!(["rbind", "rro"]), "ro", "ro"),
+        (
+            json!(["rbind", "rnosuid", "rnodev", "rnoexec", "rnosymfollow"]),
+            "rw,nosuid,nodev,noexec,nosymfollow",
+            "rw,nosuid,nodev,noexec,nosymfollow",
+        ),
+        (json!(["rbind", "rnoatime"]), "rw,noatime", "rw,noatime"),
+        (json!(["rbind", "ratime"]), "rw,relatime", "rw,relatime"),
+        (
+            json!(["rbind", "rnostrictatime", "rnodiratime"]),
+            "rw,nodiratime,relatime",
+            "rw,nodiratime,relatime",
+        ),
+        (json!(["bind", "ro"]), "ro", ""),
+    ] {
+        let mut spec = shell("grep '^[^ ]* /mnt' /proc/self/mounts");
+        add(
+            &mut spec,
+            json!({ "source": "src", "destination": "/mnt", "options": options }),
+        );
+        let out = out(&place, &spec).await;
+        let flags = |at: &str| {
+            let line = out.lines().find(|l| l.split(' ').nth(1) == Some(at));
+            line.and_then(|l| l.split(' ').nth(3)).unwrap_or_default().to_owned()
+        };
+        // The size comes after the attributes.
+        assert!(flags("/mnt").starts_with(top), "{options}: {out}");
+        assert!(
+            flags("/mnt/sub").starts_with(sub) && flags("/mnt/sub").is_empty() == sub.is_empty(),
+            "{options}: {out}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn filesystems_have_their_flags_and_the_last_word_counts() {
+    let Some(place) = place() else { return };
+    for (options, expected) in [
+        (json!(["sync", "dirsync", "nosuid"]), "rw,sync,dirsync,nosuid,relatime"),
+        (
+            json!(["sync", "async", "noexec", "exec", "noatime", "nodiratime"]),
+            "rw,noatime,nodiratime",
+        ),
+        (json!(["strictatime,nodev", "silent", "loud", "defaults"]), "rw,nodev"),
+        (json!(["ro", "rw", "lazytime"]), "rw,relatime,lazytime"),
+        (
+            json!(["iversion", "nosymfollow", "size=64k"]),
+            "rw,relatime,nosymfollow,size=64k",
+        ),
+        (json!(["ro", "mode=750"]), "ro,relatime"),
+    ] {
+        let mut spec = shell("grep ' /mnt ' /proc/self/mounts");
+        add(
+            &mut spec,
+            json!({ "source": "x", "type": "tmpfs", "destination": "/mnt", "options": options }),
+        );
+        let out = out(&place, &spec).await;
+        let mut flags = out.split(' ').nth(3).expect("options").split(',').collect::<Vec<_>>();
+        assert!(
+            expected.split(',').all(|word| flags.contains(&word)),
+            "{options}: {out}"
+        );
+        flags.retain(|f| matches!(*f, "sync" | "noexec" | "relatime"));
+        let wanted: Vec<_> = expected
+            .split(',')
+            .filter(|f| matches!(*f, "sync" | "noexec" | "relatime"))
+            .collect();
+        assert_eq!(flags, wanted, "{options}: {out}");
+    }
+    let mut spec = shell("true");
+    add(
+        &mut spec,
+        json!({ "source": "x", "type": "tmpfs", "destination": "/mnt", "options": ["nonsense=1"] }),
+    );
+    let error = place.try_run(&spec).await.expect_err("there is no such option");
+    assert!(chain(&error).starts_with("mounts[6]"), "{}", chain(&error));
+}
+
+#[tokio::test]
+async fn a_read_only_tmpfs_takes_mount_points_first() {
+    let Some(place) = place() else { return };
+    fs::write(place.dir.path().join("file"), "bound").expect("a file");
+    for user_namespace in [false, true] {
+        let line = "cat /run/secrets/file; touch /run/x || echo closed; touch /dev/x || echo closed; test -c /dev/null && echo null";
+        let mut spec = shell(line);
+        spec["mounts"][1]["options"] = json!(["ro", "mode=755"]);
+        add(
+            &mut spec,
+            json!({ "source": "x", "type": "tmpfs", "destination": "/run", "options": ["ro"] }),
+        );
+        add(&mut spec, bind("file", "/run/secrets/file"));
+        if user_namespace {
+            in_user_namespace(&mut spec);
+            give_root_away(&place);
+        }
+        assert_eq!(out(&place, &spec).await, "boundclosed\nclosed\nnull\n");
+    }
+}
+
+#[tokio::test]
+async fn a_mount_is_changed_again() {
+    let Some(place) = place() else { return };
+    let mut spec = shell("grep -e ' /a ' -e ' /b ' /proc/self/mounts");
+    let tmpfs =
+        |at: &str, options: Value| json!({ "source": "x", "type": "tmpfs", "destination": at, "options": options });
+    add(&mut spec, tmpfs("/a", json!(["size=64k", "nosuid"])));
+    add(&mut spec, tmpfs("/a", json!(["remount", "size=128k", "ro", "noexec"])));
+    add(&mut spec, tmpfs("/b", json!(["size=64k"])));
+    add(
+        &mut spec,
+        json!({ "source": "x", "destination": "/b", "options": ["bind", "remount", "ro", "nodev"] }),
+    );
+    let out = out(&place, &spec).await;
+    let options: Vec<_> = out.lines().map(|l| l.split(' ').nth(3).expect("options")).collect();
+    assert!(options[0].starts_with("ro,noexec,relatime,size=128k"), "{out}");
+    assert!(options[1].starts_with("ro,nodev,relatime,size=64k"), "{out}");
+    let last = spec["mounts"]
+        .as_array_mut()
+        .expect("a list")
+        .last_mut()
+        .expect("a mount");
+    last["destination"] = json!("/etc");
+    let error = place.try_run(&spec).await.expect_err("nothing is mounted there");
+    assert!(chain(&error).starts_with("mounts[9]"), "{}", chain(&error));
+}
+
+#[tokio::test]
+async fn a_tmpfs_starts_with_a_copy_of_what_it_covers() {
+    let Some(place) = place() else { return };
+    let at = |name: &str| place.dir.path().join("rootfs/dir").join(name);
+    fs::create_dir_all(at("a/b")).expect("directories");
+    fs::write(at("a/b/file"), "content").expect("a file");
+    fs::write(at("big"), vec![b'x'; 3 << 20]).expect("a file");
+    symlink("a/b/file", at("link")).expect("a link");
+    rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, 0o640.into(), 0).expect("a FIFO");
+    fs::set_permissions(at("a"), fs::Permissions::from_mode(0o1777)).expect("permissions");
+    fs::set_permissions(at("a/b/file"), fs::Permissions::from_mode(0o6755)).expect("permissions");
+    for user_namespace in [false, true] {
+        let line = "cat /dir/link; stat -c '%a %u %g %Y' /dir/a /dir/a/b/file; wc -c < /dir/big; test -p /dir/fifo && echo fifo; \
+                    readlink /dir/link; touch /dir/new && echo new";
+        let mut spec = shell(line);
+        let options = json!(["tmpcopyup", "mode=755"]);
+        add(
+            &mut spec,
+            json!({ "source": "x", "type": "tmpfs", "destination": "/dir", "options": options }),
+        );
+        if user_namespace {
+            in_user_namespace(&mut spec);
+            give_root_away(&place);
+        } else {
+            std::os::unix::fs::chown(at("a/b/file"), Some(7), Some(8)).expect("chown");
+            fs::set_permissions(at("a/b/file"), fs::Permissions::from_mode(0o6755)).expect("permissions");
+        }
+        let modified =
+            |name: &str| std::os::unix::fs::MetadataExt::mtime(&fs::metadata(at(name)).expect("it is there"));
+        let (mode, owner) = if user_namespace {
+            (0o755, "0 0")
+        } else {
+            (0o6755, "7 8")
+        };
+        let expected = format!(
+            "content1777 0 0 {}\n{mode:o} {owner} {}\n3145728\nfifo\na/b/file\nnew\n",
+            modified("a"),
+            modified("a/b/file"),
+        );
+        assert_eq!(out(&place, &spec).await, expected);
+        assert!(!at("new").exists());
+    }
+    let mut spec = shell("true");
+    add(
+        &mut spec,
+        json!({ "source": "x", "type": "proc", "destination": "/x", "options": ["tmpcopyup"] }),
+    );
+    let error = place.try_run(&spec).await.expect_err("it is no tmpfs");
+    assert!(error.to_string().starts_with("mounts[6].options"), "{error}");
+}
+
+#[tokio::test]
+async fn mounts_travel_as_far_as_their_propagation_says() {
+    if !rustix::process::geteuid().is_root() {
+        return support::skipped("needs root");
+    }
+    own_mounts();
+    let Some(place) = place() else { return };
+    let source = place.dir.path().join("src");
+    fs::create_dir(&source).expect("a directory");
+    tmpfs_with(&source, "rw");
+    fs::create_dir(source.join("sub")).expect("a directory");
+    // All is shared, as it is on a machine with systemd.
+    use nix::mount::{MsFlags, mount};
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_SHARED,
+        None::<&str>,
+    )
+    .expect("shared");
+    let table = || fs::read_to_string("/proc/thread-self/mountinfo").expect("readable");
+    let before = table();
+    for (root, options, arrives) in [
+        (None, json!(["rbind"]), false),
+        (None, json!(["rbind", "rshared"]), false),
+        (Some("rslave"), json!(["rbind", "rshared"]), false),
+        // Only the root's own mount is cut off then.
+        (Some("slave"), json!(["rbind", "rshared"]), true),
+        (Some("slave"), json!(["rbind"]), false),
+        (Some("private"), json!(["rbind"]), false),
+        (Some("rprivate"), json!(["rbind", "shared"]), false),
+        (Some("unbindable"), json!(["rbind"]), false),
+        (Some("runbindable"), json!(["rbind"]), false),
+        (Some("shared"), json!(["rbind", "rprivate"]), false),
+        (Some("shared"), json!(["rbind", "rslave"]), false),
+        (Some("shared"), json!(["rbind", "rshared"]), true),
+        (Some("rshared"), json!(["rbind", "rshared"]), true),
+    ] {
+        let mut spec = shell(
+            "mount -t tmpfs inside /mnt/sub; grep ' / / ' /proc/self/mountinfo; grep ' /mnt ' /proc/self/mountinfo",
+        );
+        for set in ["bounding", "effective", "permitted"] {
+            spec["process"]["capabilities"][set] = json!(["CAP_SYS_ADMIN"]);
+        }
+        if let Some(root) = root {
+            spec["linux"]["rootfsPropagation"] = json!(root);
+        }
+        add(
+            &mut spec,
+            json!({ "source": "src", "destination": "/mnt", "options": options }),
+        );
+        let what = format!("{root:?} {options}");
+        let out = out(&place, &spec).await;
+        let line = out
+            .lines()
+            .find(|l| l.split(' ').nth(4) == Some("/mnt"))
+            .unwrap_or_else(|| panic!("{what}: {out}"));
+        let seen = table();
+        assert_eq!(seen.contains("tmpfs inside"), arrives, "{what}: {line}");
+        if arrives {
+            nix::mount::umount(&source.join("sub")).expect("it is mounted");
+        }
+        assert_eq!(table(), before, "{what}: the container has changed the host's mounts");
+        if options.to_string().contains("shared") {
+            assert!(line.contains("shared:"), "{what}: {line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_root_has_its_propagation() {
+    if !rustix::process::geteuid().is_root() {
+        return support::skipped("needs root");
+    }
+    own_mounts();
+    use nix::mount::{MsFlags, mount};
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_SHARED,
+        None::<&str>,
+    )
+    .expect("shared");
+    let Some(place) = place() else { return };
+    for (word, expected) in [
+        ("", ""),
+        ("private", ""),
+        ("rprivate", ""),
+        ("slave", "master:"),
+        ("rslave", "master:"),
+        ("shared", "shared:"),
+        ("rshared", "shared:"),
+        ("unbindable", "unbindable"),
+        ("runbindable", "unbindable"),
+    ] {
+        for user_namespace in [false, true] {
+            let mut spec = shell("cat /proc/self/mountinfo");
+            spec["linux"]["rootfsPropagation"] = json!(word);
+            if user_namespace {
+                in_user_namespace(&mut spec);
+                give_root_away(&place);
+            }
+            let out = out(&place, &spec).await;
+            let find = |at: &str| {
+                out.lines()
+                    .find(|l| l.split(' ').nth(4) == Some(at))
+                    .expect("a mount")
+                    .to_owned()
+            };
+            let tags = |line: &str| {
+                line.split(' ')
+                    .skip(6)
+                    .take_while(|w| *w != "-")
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            };
+            let root = tags(&find("/"));
+            assert!(
+                root.starts_with(expected) && root.is_empty() == expected.is_empty(),
+                "{word}: {root}"
+            );
+            let deep = word.starts_with("rs") && word != "rslave" || word == "runbindable";
+            assert_eq!(
+                tags(&find("/dev/shm")).starts_with(expected) && !expected.is_empty(),
+                deep,
+                "{word}: {out}"
+            );
+        }
+    }
+}

@@ -6,7 +6,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::io_error;
 use crate::cgroup::Location;
-use crate::init::{EMPTY, mounts};
+use crate::init::{EMPTY, sources};
 use crate::plan::Program;
 use crate::plan::op::{HostInput, Slot, Source};
 use crate::plan::paths::cpath;
@@ -110,7 +110,7 @@ fn open(input: &HostInput, field: &str, cgroups: &Location) -> Result<OwnedFd> {
 }
 
 fn make(source: &Source, field: &str) -> Result<OwnedFd> {
-    mounts::make(source, MountAttr::empty()).map_err(|failure| Error::Step {
+    sources::make(source, MountAttr::empty()).map_err(|failure| Error::Step {
         field: field.to_owned(),
         step: format!("{source}: {}", failure.call.text()),
         source: failure.errno.into(),

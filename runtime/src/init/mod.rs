@@ -4,12 +4,15 @@
 //! exists. All strings are in the program; buffers are on the stack; descriptors are in a table that the host made.
 #![allow(unsafe_code)]
 
+mod attributes;
+mod copy_up;
 mod filter;
 mod identity;
-pub(crate) mod mounts;
+mod mounts;
 pub(crate) mod report;
 mod resolve;
 mod rootfs;
+pub(crate) mod sources;
 
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 

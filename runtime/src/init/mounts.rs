@@ -4,118 +4,24 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 
 use longshore_linux::{AttrChange, Depth, MountAttr, Propagation, mount_setattr};
-use rustix::fs::{CWD, FileType, OFlags, fstat, fstatfs, major, minor};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, fstatfs, major, minor, openat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-    UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change,
-    move_mount, open_tree, unmount,
+    FsPickFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, fsconfig_reconfigure, fspick, mount_change,
+    move_mount, unmount,
 };
 use rustix::process::{fchdir, pivot_root};
 
+use super::attributes::{set_attributes, set_propagation};
+use super::copy_up::copy_contents;
 use super::report::{At, Call, Failure};
 use super::resolve::{Last, Point, directory, directory_itself, file, is_directory, open_in_root, point};
-use crate::plan::op::{FsParam, InRoot, MountOp, Source, Target};
+use super::sources::{bind, copy, make, new_filesystem, set_params};
+use crate::plan::op::{FsParam, InRoot, MountOp, Old, Source, Target};
 
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 /// Four octal digits and the end.
 const MODE: usize = 5;
-
-/// Makes a mount that is attached to nothing. Also the host calls this, for sources that the child can't reach.
-pub(crate) fn make(source: &Source, attr: MountAttr) -> Result<OwnedFd, Failure> {
-    match source {
-        Source::Fs {
-            fs_type,
-            params,
-            fallback,
-        } => match new_filesystem(fs_type, None, params, attr) {
-            Err(Failure { errno: Errno::PERM, .. }) if fallback.is_some() => {
-                let path = fallback.as_deref().unwrap_or_default();
-                let tree = bind(path, Depth::Tree)?;
-                let change = AttrChange {
-                    set: attr,
-                    ..AttrChange::default()
-                };
-                mount_setattr(&tree, c"", Depth::Tree, change).at(Call::Attribute)?;
-                Ok(tree)
-            }
-            answer => answer,
-        },
-        Source::Legacy { fs_type, source, data } => by_path(fs_type, source, data),
-        Source::Bind { path, depth } => bind(path, *depth),
-        Source::Inside { .. } | Source::Detached(_) => Err(Errno::INVAL).at(Call::OpenSource),
-    }
-}
-
-/// A copy of what a descriptor names, and of the mounts below it.
-fn copy(fd: impl AsFd, depth: Depth) -> Result<OwnedFd, Failure> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    if depth == Depth::Tree {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
-    }
-    open_tree(fd, c"", flags).at(Call::OpenSource)
-}
-
-fn bind(path: &CStr, depth: Depth) -> Result<OwnedFd, Failure> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if depth == Depth::Tree {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
-    }
-    open_tree(CWD, path, flags).at(Call::OpenSource)
-}
-
-fn new_filesystem(
-    fs_type: &CStr,
-    mode: Option<&CStr>,
-    params: &[FsParam],
-    attr: MountAttr,
-) -> Result<OwnedFd, Failure> {
-    let fs = fsopen(fs_type, FsOpenFlags::FSOPEN_CLOEXEC).at(Call::FsOpen)?;
-    if let Some(mode) = mode {
-        fsconfig_set_string(&fs, c"mode", mode).at(Call::FsOption)?;
-    }
-    for FsParam { key, value } in params {
-        match value {
-            Some(value) => fsconfig_set_string(&fs, key.as_c_str(), value.as_c_str()),
-            None => fsconfig_set_flag(&fs, key.as_c_str()),
-        }
-        .at(Call::FsOption)?;
-    }
-    fsconfig_create(&fs).at(Call::FsCreate)?;
-    let attr = MountAttrFlags::from_bits_retain(attr.bits() as u32);
-    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attr).at(Call::FsMount)
-}
-
-/// By mount(2), over the root of a namespace that is the child's own. `/` itself stays the directory below; `/..` is what
-/// lies on top of it.
-fn by_path(fs_type: &CStr, source: &CStr, data: &CStr) -> Result<OwnedFd, Failure> {
-    mount(source, c"/", fs_type, MountFlags::empty(), data).at(Call::Mount)?;
-    rustix::fs::openat(CWD, c"/..", OFlags::PATH | OFlags::CLOEXEC, rustix::fs::Mode::empty()).at(Call::OpenSource)
-}
-
-/// Changes a detached mount, and all of its tree.
-fn change(tree: &OwnedFd, source: &Source, attr: AttrChange, tree_attr: AttrChange) -> Result<(), Failure> {
-    let fresh = matches!(source, Source::Fs { .. });
-    // A new filesystem got its attributes when it was mounted, and is no peer of anything.
-    let mut attr = attr;
-    let mut tree_attr = tree_attr;
-    if fresh {
-        attr = AttrChange {
-            propagation: attr.propagation,
-            ..AttrChange::default()
-        };
-        if tree_attr.propagation == Some(Propagation::Slave) {
-            tree_attr.propagation = None;
-        }
-    }
-    if !tree_attr.is_empty() {
-        mount_setattr(tree, c"", Depth::Tree, tree_attr).at(Call::Attribute)?;
-    }
-    if !attr.is_empty() {
-        mount_setattr(tree, c"", Depth::Mount, attr).at(Call::Attribute)?;
-    }
-    Ok(())
-}
 
 /// Puts a detached mount onto what a descriptor names.
 pub(super) fn attach(tree: impl AsFd, target: impl AsFd) -> Result<(), Failure> {
@@ -128,13 +34,17 @@ pub(super) fn make_root(
     detached: Option<OwnedFd>,
     source: &Source,
     attr: AttrChange,
-    tree_attr: AttrChange,
+    propagation: &[(Propagation, Depth)],
 ) -> Result<i32, Failure> {
     let tree = match detached {
         Some(tree) => tree,
         None => make(source, attr.set)?,
     };
-    change(&tree, source, attr, tree_attr)?;
+    // A new filesystem got its attributes when it was mounted.
+    if !attr.is_empty() && !matches!(source, Source::Fs { .. }) {
+        mount_setattr(&tree, c"", Depth::Mount, attr).at(Call::Attribute)?;
+    }
+    set_propagation(&tree, propagation)?;
     // What mount(2) made lies over `/` already.
     if !matches!(source, Source::Legacy { .. }) {
         move_mount(&tree, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).at(Call::Attach)?;
@@ -143,21 +53,22 @@ pub(super) fn make_root(
 }
 
 /// One mount into the root.
-pub(super) fn mount_into(root: impl AsFd, op: &MountOp, detached: Option<OwnedFd>) -> Result<(), Failure> {
+pub(super) fn mount_into(root: impl AsFd, op: &MountOp, detached: Option<OwnedFd>) -> Result<OwnedFd, Failure> {
     let tree = match (&op.source, detached) {
         (_, Some(tree)) => tree,
-        (Source::Fs { fs_type, params, .. }, None) if op.target == Target::Tmpfs => {
-            let mut text = [0; MODE];
-            let mode = mode_of(point(&root, &op.at, Last::Directory)?, &mut text)?;
-            new_filesystem(fs_type, mode, params, op.attr.set)?
-        }
+        (Source::There { params }, _) => return again(&root, op, params.as_deref()),
         (Source::Inside { at, depth }, _) => {
             let source = open_in_root(&root, at.whole(), OFlags::PATH).at(Call::OpenSource)?;
             copy(source, *depth)?
         }
-        (source, None) => make(source, op.attr.set)?,
+        (Source::Fs { fs_type, params, .. }, None) if op.target == Target::Tmpfs => {
+            let mut text = [0; MODE];
+            let mode = mode_of(point(&root, &op.at, Last::Directory)?, &mut text)?;
+            new_filesystem(fs_type, mode, params, op.attr.change.set)?
+        }
+        (source, None) => make(source, op.attr.change.set)?,
     };
-    change(&tree, &op.source, op.attr, op.tree_attr)?;
+    change(&tree, op)?;
     let target = match op.target {
         Target::LikeSource if !is_directory(&tree).at(Call::OpenSource)? => file(&root, &op.at)?,
         // The kernel refuses a file over a directory and the other way round.
@@ -171,7 +82,39 @@ pub(super) fn mount_into(root: impl AsFd, op: &MountOp, detached: Option<OwnedFd
     };
     refuse_root(&root, &target)?;
     refuse_hidden_proc(&op.at, &target)?;
-    attach(&tree, &target)
+    if op.copy_up {
+        copy_contents(&target, &tree)?;
+    }
+    attach(&tree, &target)?;
+    Ok(tree)
+}
+
+/// Changes a detached mount, and all of its tree.
+fn change(tree: &OwnedFd, op: &MountOp) -> Result<(), Failure> {
+    set_propagation(tree, &op.propagation)?;
+    // A new filesystem got its attributes when it was mounted.
+    if !matches!(op.source, Source::Fs { .. }) {
+        set_attributes(tree, &op.attr)?;
+    }
+    if !op.tree_attr.is_empty() {
+        mount_setattr(tree, c"", Depth::Tree, op.tree_attr).at(Call::Attribute)?;
+    }
+    Ok(())
+}
+
+/// Changes what is mounted at a place: the filesystem's own parameters if there are any, and the mount.
+fn again(root: impl AsFd, op: &MountOp, params: Option<&[FsParam]>) -> Result<OwnedFd, Failure> {
+    let there = open_in_root(&root, op.at.whole(), OFlags::PATH).at(Call::OpenTarget)?;
+    refuse_root(&root, &there)?;
+    refuse_hidden_proc(&op.at, &there)?;
+    if let Some(params) = params {
+        let flags = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
+        let fs = fspick(&there, c"", flags).at(Call::FsOpen)?;
+        set_params(&fs, params)?;
+        fsconfig_reconfigure(&fs).at(Call::FsChange)?;
+    }
+    change(&there, op)?;
+    Ok(there)
 }
 
 /// The mode of a directory that was there, in octal.
@@ -260,31 +203,42 @@ pub(super) fn read_only_path(root: impl AsFd, at: &InRoot) -> Result<(), Failure
     attach(&tree, &target)
 }
 
-/// Makes the mount at a place read-only.
-pub(super) fn close(root: impl AsFd, at: &InRoot) -> Result<(), Failure> {
-    let target = open_in_root(&root, at.whole(), OFlags::PATH).at(Call::OpenTarget)?;
+/// Makes a mount read-only.
+pub(super) fn close(mount: impl AsFd) -> Result<(), Failure> {
     let change = AttrChange {
         set: MountAttr::RDONLY,
         ..AttrChange::default()
     };
-    mount_setattr(&target, c"", Depth::Mount, change).at(Call::Attribute)
+    mount_setattr(mount, c"", Depth::Mount, change).at(Call::Attribute)
 }
 
 /// Changes how mounts travel between here and where they were copied from.
-pub(super) fn propagate(propagation: Propagation) -> Result<(), Failure> {
-    let flag = match propagation {
+pub(super) fn propagate(path: &CStr, propagation: Propagation, depth: Depth) -> Result<(), Failure> {
+    let mut flags = match propagation {
         Propagation::Private => MountPropagationFlags::PRIVATE,
         Propagation::Slave => MountPropagationFlags::DOWNSTREAM,
         Propagation::Shared => MountPropagationFlags::SHARED,
         Propagation::Unbindable => MountPropagationFlags::UNBINDABLE,
     };
-    mount_change(c"/", flag | MountPropagationFlags::REC).at(Call::Attribute)
+    if depth == Depth::Tree {
+        flags |= MountPropagationFlags::REC;
+    }
+    mount_change(path, flags).at(Call::Attribute)
 }
 
 /// Makes the assembled root the root, and lets go of the old one.
-pub(super) fn enter_root(root: impl AsFd) -> Result<(), Failure> {
+pub(super) fn enter_root(root: impl AsFd, old: Old) -> Result<(), Failure> {
+    let before = match old {
+        Old::Apart => None,
+        Old::CutOff => Some(openat(CWD, c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(Call::Open)?),
+    };
     fchdir(&root).at(Call::PivotRoot)?;
     pivot_root(c".", c".").at(Call::PivotRoot)?;
+    if let Some(before) = before {
+        // The old root lies on the new one, where `.` finds it to be unmounted, but not to be changed.
+        fchdir(before).at(Call::PivotRoot)?;
+        propagate(c".", Propagation::Slave, Depth::Tree)?;
+    }
     unmount(c".", UnmountFlags::DETACH).at(Call::Unmount)?;
     rustix::process::chdir(c"/").at(Call::Chdir)
 }

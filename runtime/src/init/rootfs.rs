@@ -25,7 +25,7 @@ const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 impl Child<'_> {
     pub(super) fn perform_rootfs(&mut self, op: &Op) -> Result<(), Failure> {
         match op {
-            Op::Propagate(propagation) => mounts::propagate(*propagation),
+            Op::Propagate { propagation, depth } => mounts::propagate(c"/", *propagation, *depth),
             Op::OpenRoot => {
                 let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
                 let root = openat(CWD, c"/", flags, Mode::empty()).at(Call::Open)?;
@@ -46,17 +46,21 @@ impl Child<'_> {
             Op::Root {
                 source,
                 attr,
-                tree_attr,
+                propagation,
             } => {
                 let detached = self.detached(source)?;
-                let root = mounts::make_root(detached, source, *attr, *tree_attr)?;
+                let root = mounts::make_root(detached, source, *attr, propagation)?;
                 // SAFETY: make_root gave the descriptor away.
                 self.slots.set(Slot::ROOT, unsafe { OwnedFd::from_raw_fd(root) });
                 Ok(())
             }
             Op::Mount(mount) => {
                 let detached = self.detached(&mount.source)?;
-                mounts::mount_into(self.root()?, mount, detached)
+                let tree = mounts::mount_into(self.root()?, mount, detached)?;
+                if let Some(slot) = mount.keep {
+                    self.slots.set(slot, tree);
+                }
+                Ok(())
             }
             Op::Node(node) => make_node(self.root()?, node),
             Op::BindNode { host, at } => mounts::bind_node(self.root()?, host, at),
@@ -70,7 +74,10 @@ impl Child<'_> {
             Op::Console(at) => mounts::bind_fd(self.root()?, self.slots.get(Slot::STDIN)?, at),
             Op::Directory(at) => directory(self.root()?, at).map(drop),
             Op::Sysctl { name, value } => self.sysctl(name, value),
-            Op::Close(at) => mounts::close(self.root()?, at),
+            Op::Close(slot) => {
+                let mount = self.slots.take(*slot).ok_or(Errno::BADF).at(Call::Protocol)?;
+                mounts::close(mount)
+            }
             Op::Mask(at) => mounts::mask(self.root()?, at),
             Op::ReadOnlyPath(at) => mounts::read_only_path(self.root()?, at),
             Op::RootAttr {
@@ -85,7 +92,7 @@ impl Child<'_> {
                 };
                 mount_setattr(self.root()?, c"", *depth, change).at(Call::Attribute)
             }
-            Op::PivotRoot => mounts::enter_root(self.root()?),
+            Op::PivotRoot(old) => mounts::enter_root(self.root()?, *old),
             _ => Err(Errno::NOSYS).at(Call::Protocol),
         }
     }

@@ -1,10 +1,11 @@
 use std::path::Path;
 
-use longshore_linux::{AttrChange, MountAttr, Namespaces};
+use longshore_linux::{AttrChange, Namespaces};
 use oci_spec::runtime::Mount;
 
 use super::Builder;
-use super::op::{FsParam, HostInput, MountOp, Op, Source, Target};
+use super::mounts::Origin;
+use super::op::{Attributes, FsParam, HostInput, MountOp, Op, Slot, Source, Target};
 use super::options::MountOptions;
 use super::paths::{cstring, in_root, invalid, unsupported};
 use crate::Result;
@@ -22,9 +23,9 @@ impl Builder<'_> {
             Mode::Unified => {
                 let at = facts.cgroups.v2_mount().unwrap_or(Path::new("/sys/fs/cgroup"));
                 let source = self.hierarchy(field, "cgroup2", &[], at)?;
-                self.hierarchy_mount(field, source, options.attr, mount.destination())
+                self.hierarchy_mount(field, source, options, mount.destination(), None)
             }
-            Mode::Legacy | Mode::Hybrid => self.cgroup_tree(field, mount.destination(), options.attr),
+            Mode::Legacy | Mode::Hybrid => self.cgroup_tree(field, mount.destination(), options),
             _ => Err(unsupported(
                 format!("{field}.type"),
                 "this machine has no cgroup hierarchy mounted",
@@ -41,33 +42,44 @@ impl Builder<'_> {
                 fallback: None,
             });
         }
-        Ok(Source::Detached(self.input(
-            HostInput::OwnCgroup {
-                mounted: mounted.to_owned(),
-            },
-            field,
-        )))
+        let own = HostInput::OwnCgroup {
+            mounted: mounted.to_owned(),
+        };
+        Ok(Source::Detached(self.input(own, field)))
     }
 
-    fn hierarchy_mount(&mut self, field: &str, source: Source, attr: AttrChange, at: &Path) -> Result<()> {
+    fn hierarchy_mount(
+        &mut self,
+        field: &str,
+        source: Source,
+        options: &MountOptions,
+        at: &Path,
+        keep: Option<Slot>,
+    ) -> Result<()> {
         let at = in_root(&format!("{field}.destination"), at)?;
+        let origin = match source {
+            Source::Detached(_) => Origin::Host,
+            _ => Origin::New,
+        };
         let op = MountOp {
             source,
-            attr,
+            attr: Attributes {
+                change: options.of_new(),
+                locked: None,
+            },
             tree_attr: AttrChange::default(),
+            propagation: self.propagation(options, origin),
             at,
             target: Target::Directory,
+            copy_up: false,
+            keep,
         };
         self.step(field, Op::Mount(Box::new(op)));
         Ok(())
     }
 
-    fn cgroup_tree(&mut self, field: &str, destination: &Path, attr: AttrChange) -> Result<()> {
+    fn cgroup_tree(&mut self, field: &str, destination: &Path, options: &MountOptions) -> Result<()> {
         let facts = self.facts;
-        let writable = AttrChange {
-            set: attr.set - MountAttr::RDONLY,
-            ..attr
-        };
         let mode = FsParam {
             key: c"mode".into(),
             value: Some(c"755".into()),
@@ -77,7 +89,8 @@ impl Builder<'_> {
             params: vec![mode],
             fallback: None,
         };
-        self.hierarchy_mount(field, tmpfs, writable, destination)?;
+        let keep = options.is_read_only().then(|| self.slot());
+        self.hierarchy_mount(field, tmpfs, &options.without_read_only(), destination, keep)?;
         for (mounted, words) in facts.cgroups.v1_hierarchies() {
             let Some(name) = mounted.file_name() else { continue };
             let params = words
@@ -85,25 +98,19 @@ impl Builder<'_> {
                 .map(|word| parameter(field, word))
                 .collect::<Result<Vec<_>>>()?;
             let source = self.hierarchy(field, "cgroup", &params, mounted)?;
-            self.hierarchy_mount(field, source, attr, &destination.join(name))?;
+            self.hierarchy_mount(field, source, options, &destination.join(name), None)?;
             for alias in words
                 .split(',')
                 .filter(|w| words.contains(',') && !w.contains('=') && *w != name)
             {
                 let parent = in_root(field, destination)?;
                 let target = cstring(field, name.as_encoded_bytes())?;
-                self.step(
-                    field,
-                    Op::Symlink {
-                        parent,
-                        name: cstring(field, alias)?,
-                        target,
-                    },
-                );
+                let name = cstring(field, alias)?;
+                self.step(field, Op::Symlink { parent, name, target });
             }
         }
-        if attr.set.contains(MountAttr::RDONLY) {
-            self.step(field, Op::Close(in_root(field, destination)?));
+        if let Some(slot) = keep {
+            self.step(field, Op::Close(slot));
         }
         Ok(())
     }

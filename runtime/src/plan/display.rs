@@ -4,7 +4,7 @@ use longshore_linux::{AttrChange, Depth, MountAttr, Namespaces, Propagation};
 
 use crate::seccomp::Handover;
 
-use super::op::{FsParam, HostInput, IdMaps, InRoot, Op, Program, Source};
+use super::op::{FsParam, HostInput, IdMaps, InRoot, Locked, MountOp, Old, Op, Program, Source, Target};
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -73,6 +73,50 @@ impl fmt::Display for InRoot {
     }
 }
 
+fn fmt_params(params: &[FsParam], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for FsParam { key, value } in params {
+        write!(f, " {}", key.to_string_lossy())?;
+        if let Some(value) = value {
+            write!(f, "={}", value.to_string_lossy())?;
+        }
+    }
+    Ok(())
+}
+
+/// Propagations in mount(8)'s words.
+struct Travels<'a>(&'a [(Propagation, Depth)]);
+
+impl fmt::Display for Travels<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(propagation, depth)| {
+            let recursive = if *depth == Depth::Tree { "r" } else { "" };
+            write!(f, " {recursive}{}", word(*propagation))
+        })
+    }
+}
+
+impl fmt::Display for MountOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mount {} on {}{}", self.source, self.at, Change(self.attr.change))?;
+        match self.attr.locked {
+            Some(Locked::ByKernel(less)) => write!(f, " or{}", Change(less))?,
+            Some(Locked::ByUs { .. }) => f.write_str(" as far as not locked")?,
+            None => {}
+        }
+        if !self.tree_attr.is_empty() {
+            write!(f, " tree:{}", Change(self.tree_attr))?;
+        }
+        write!(f, "{}", Travels(&self.propagation))?;
+        if self.target == Target::Tmpfs {
+            f.write_str(" mode of what is there")?;
+        }
+        if self.copy_up {
+            f.write_str(" with a copy of what is there")?;
+        }
+        self.keep.map_or(Ok(()), |slot| write!(f, " keep in slot {}", slot.0))
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -82,20 +126,20 @@ impl fmt::Display for Source {
                 fallback,
             } => {
                 write!(f, "{}", fs_type.to_string_lossy())?;
-                for FsParam { key, value } in params {
-                    write!(f, " {}", key.to_string_lossy())?;
-                    if let Some(value) = value {
-                        write!(f, "={}", value.to_string_lossy())?;
-                    }
-                }
+                fmt_params(params, f)?;
                 match fallback {
                     Some(path) => write!(f, " or bind {path:?}"),
                     None => Ok(()),
                 }
             }
-            Self::Legacy { fs_type, source, data } => write!(
+            Self::Legacy {
+                fs_type,
+                source,
+                flags,
+                data,
+            } => write!(
                 f,
-                "{} (by mount(2)) {} {}",
+                "{} (by mount(2), flags {flags:#x}) {} {}",
                 fs_type.to_string_lossy(),
                 source.to_string_lossy(),
                 data.to_string_lossy()
@@ -113,6 +157,11 @@ impl fmt::Display for Source {
                 write!(f, "{word} {at} of the root")
             }
             Self::Detached(slot) => write!(f, "slot {}", slot.0),
+            Self::There { params: None } => f.write_str("what is there, again"),
+            Self::There { params: Some(params) } => {
+                f.write_str("the filesystem there, again")?;
+                fmt_params(params, f)
+            }
         }
     }
 }
@@ -131,7 +180,7 @@ impl fmt::Display for Change {
         for (name, _) in self.0.clear.iter_names() {
             write!(f, " !{}", name.to_lowercase())?;
         }
-        self.0.propagation.map_or(Ok(()), |p| write!(f, " {}", word(p)))
+        Ok(())
     }
 }
 
@@ -165,16 +214,13 @@ impl fmt::Display for Op {
             Self::Unshare(kinds) => write!(f, "unshare {}", Names(*kinds)),
             Self::SetNs { slot, kind } => write!(f, "join {} (slot {})", Names(*kind), slot.0),
             Self::NewSession => f.write_str("new session"),
-            Self::Propagate(propagation) => write!(f, "make / r{}", word(*propagation)),
-            Self::Root { source, attr, .. } => write!(f, "root {source}{}", Change(*attr)),
-            Self::Mount(m) => {
-                write!(f, "mount {} on {}{}", m.source, m.at, Change(m.attr))?;
-                if m.tree_attr.is_empty() {
-                    Ok(())
-                } else {
-                    write!(f, " tree:{}", Change(m.tree_attr))
-                }
-            }
+            Self::Propagate { propagation, depth } => write!(f, "make /{}", Travels(&[(*propagation, *depth)])),
+            Self::Root {
+                source,
+                attr,
+                propagation,
+            } => write!(f, "root {source}{}{}", Change(*attr), Travels(propagation)),
+            Self::Mount(m) => write!(f, "{m}"),
             Self::Node(n) => write!(
                 f,
                 "node {}{} {:o} {}:{} owner {}:{}",
@@ -213,16 +259,22 @@ impl Op {
             Self::Mask(at) => write!(f, "mask {at}"),
             Self::ReadOnlyPath(at) => write!(f, "read-only {at}"),
             Self::Directory(at) => write!(f, "directory {at}"),
-            Self::Close(at) => write!(f, "read-only mount {at}"),
-            Self::RootAttr { set, propagation, .. } => {
+            Self::Close(slot) => write!(f, "read-only mount (slot {})", slot.0),
+            Self::RootAttr {
+                set,
+                propagation,
+                depth,
+            } => {
                 let change = AttrChange {
                     set: *set,
-                    clear: MountAttr::empty(),
-                    propagation: *propagation,
+                    ..AttrChange::default()
                 };
-                write!(f, "root attributes{}", Change(change))
+                let travels = propagation.map(|p| [(p, *depth)]);
+                let travels = travels.as_ref().map_or(&[][..], |t| t);
+                write!(f, "root attributes{}{}", Change(change), Travels(travels))
             }
-            Self::PivotRoot => f.write_str("pivot root"),
+            Self::PivotRoot(Old::Apart) => f.write_str("pivot root"),
+            Self::PivotRoot(Old::CutOff) => f.write_str("pivot root, cut the old one off from the host"),
             Self::Hostname(name) => write!(f, "hostname {}", name.to_string_lossy()),
             Self::Domainname(name) => write!(f, "domainname {}", name.to_string_lossy()),
             Self::Rlimit { resource, soft, hard } => write!(f, "rlimit {resource} {soft} {hard}"),

@@ -13,6 +13,7 @@ pub(crate) mod op;
 mod options;
 pub(crate) mod paths;
 mod process;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +28,7 @@ pub use facts::{HostFacts, PlanOptions, Privilege};
 pub(crate) use hooks::{plan_create_container_hook, plan_start_container_hook, prestart};
 use namespaces::NamespacePlan;
 pub use op::Program;
-use op::{HostInput, IdMaps, Op, Rendezvous, Slot, Step};
+use op::{HostInput, IdMaps, Old, Op, Rendezvous, Slot, Step};
 use paths::{cstring, in_root, invalid};
 use process::Life;
 
@@ -75,11 +76,11 @@ struct Builder<'a> {
     inputs: Vec<(Slot, HostInput, String)>,
     slots: u16,
     steps: Vec<Step>,
-    root_propagation: Option<Propagation>,
+    root_propagation: Option<(Propagation, Depth)>,
     /// Where the root is on the host.
     root_path: Option<PathBuf>,
-    read_only_dev: Option<String>,
-    fresh_dev: bool,
+    /// Mounts that become read-only when all is in them.
+    late_read_only: Vec<(String, Slot)>,
     terminal: bool,
     oom_score_adj: Option<i32>,
     seccomp: Option<Filter>,
@@ -103,8 +104,7 @@ impl<'a> Builder<'a> {
             steps: Vec::new(),
             root_propagation: None,
             root_path: None,
-            read_only_dev: None,
-            fresh_dev: false,
+            late_read_only: Vec::new(),
             terminal: false,
             oom_score_adj: None,
             seccomp: None,
@@ -215,9 +215,8 @@ impl<'a> Builder<'a> {
         for (name, value) in sysctls {
             self.sysctl(name, value)?;
         }
-        if let Some(field) = self.read_only_dev.take() {
-            let at = in_root(&field, std::path::Path::new("/dev"))?;
-            self.step(&field, Op::Close(at));
+        for (field, slot) in std::mem::take(&mut self.late_read_only) {
+            self.step(&field, Op::Close(slot));
         }
         for (i, path) in linux
             .and_then(|l| l.readonly_paths().as_ref())
@@ -249,13 +248,17 @@ impl<'a> Builder<'a> {
                 },
             );
         }
-        self.step("root.path", Op::PivotRoot);
-        if let Some(propagation) = self.root_propagation {
-            let set = MountAttr::empty();
+        // Unless all of the old tree is cut off from the host already, unmounting it would reach the host.
+        let attached = matches!(self.root_propagation, Some((propagation, depth))
+            if depth == Depth::Mount || matches!(propagation, Propagation::Shared | Propagation::Unbindable));
+        let old = if attached { Old::CutOff } else { Old::Apart };
+        self.step("root.path", Op::PivotRoot(old));
+        // The others are what it is already.
+        if let Some((propagation @ (Propagation::Shared | Propagation::Unbindable), depth)) = self.root_propagation {
             let op = Op::RootAttr {
-                set,
+                set: MountAttr::empty(),
                 propagation: Some(propagation),
-                depth: Depth::Mount,
+                depth,
             };
             self.step("linux.rootfsPropagation", op);
         }

@@ -58,10 +58,12 @@ pub(crate) enum Source {
         /// What to bind recursively instead when the kernel does not let this user namespace mount the filesystem.
         fallback: Option<CString>,
     },
-    /// The same by mount(2), for kernels whose mount API can't take the parameters.
+    /// The same by mount(2), for what the mount API can't take.
     Legacy {
         fs_type: CString,
         source: CString,
+        /// Flags of the filesystem, as mount(2) has them.
+        flags: u32,
         data: CString,
     },
     /// A file or tree of the host.
@@ -70,6 +72,8 @@ pub(crate) enum Source {
     Inside { at: InRoot, depth: Depth },
     /// A detached mount that the host made.
     Detached(Slot),
+    /// What is mounted there already: a bind mount, or a filesystem, whose own parameters change too.
+    There { params: Option<Vec<FsParam>> },
 }
 
 /// What a mount point is; a missing one is made.
@@ -86,15 +90,39 @@ pub(crate) enum Target {
     Proc,
 }
 
+/// Attributes of one mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Attributes {
+    pub(crate) change: AttrChange,
+    /// What happens if some of the source's are locked.
+    pub(crate) locked: Option<Locked>,
+}
+
+/// Attributes that a user namespace may not clear on what it got from its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Locked {
+    /// By the kernel: then this less is asked.
+    ByKernel(AttrChange),
+    /// On a mount that the host made, where the kernel does not: they stay, and clearing one of these on purpose is an error, as it would be
+    /// had the child made the mount.
+    ByUs { cleared: MountAttr },
+}
+
 /// One mount into the root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MountOp {
     pub(crate) source: Source,
-    pub(crate) attr: AttrChange,
-    /// Changes of all mounts below too (`rro` and its kin, `rslave`).
+    pub(crate) attr: Attributes,
+    /// Changes of all mounts below too (`rro` and its kin).
     pub(crate) tree_attr: AttrChange,
+    /// In this order.
+    pub(crate) propagation: Vec<(Propagation, Depth)>,
     pub(crate) at: InRoot,
     pub(crate) target: Target,
+    /// Whether a new tmpfs starts with a copy of what it covers.
+    pub(crate) copy_up: bool,
+    /// Where the mount stays at hand, to be made read-only when all is in it.
+    pub(crate) keep: Option<Slot>,
 }
 
 /// When the child waits for the host to do something.
@@ -119,6 +147,15 @@ pub(crate) enum Rendezvous {
 pub(crate) enum When {
     BeforeUser,
     AsUser,
+}
+
+/// What the old root's tree is to the host's when it is let go of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Old {
+    /// None of its mounts hands anything on to the host.
+    Apart,
+    /// Some may: they are cut off first.
+    CutOff,
 }
 
 /// One operation of the child. What each does is in [`crate::init`]; all of its strings are laid out here.
@@ -151,15 +188,18 @@ pub(crate) enum Op {
         kind: Namespaces,
     },
     NewSession,
-    /// Change the propagation of the whole tree that was inherited.
-    Propagate(Propagation),
+    /// Change the propagation of the tree that was inherited, or of the mount at its root.
+    Propagate {
+        propagation: Propagation,
+        depth: Depth,
+    },
     /// Take the root that was joined as the root.
     OpenRoot,
     /// Make the root's mount and put it over `/`.
     Root {
         source: Source,
         attr: AttrChange,
-        tree_attr: AttrChange,
+        propagation: Vec<(Propagation, Depth)>,
     },
     Mount(Box<MountOp>),
     Node(Box<NodeOp>),
@@ -202,9 +242,9 @@ pub(crate) enum Op {
     },
     /// Make a directory unless it is there.
     Directory(InRoot),
-    /// Make the mount at a place read-only.
-    Close(InRoot),
-    PivotRoot,
+    /// Make a mount read-only that was kept at hand.
+    Close(Slot),
+    PivotRoot(Old),
     Hostname(CString),
     Domainname(CString),
     Rlimit {
