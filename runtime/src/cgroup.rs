@@ -15,7 +15,8 @@
 //! On v2 there is one. On v1 a group is made in the hierarchies of `devices`, `pids`, `memory`, `cpu`, `cpuacct` and `blkio` (limits
 //! that are often set, and the figures of [`Stats`](crate::Stats)), in systemd's (so that a stopped service does not take the container with it), in
 //! `freezer` unless there is a v2 tree besides (which freezes and kills better), and in another one (`cpuset`, `hugetlb`, `net_cls`,
-//! `net_prio`, `rdma`) only if a limit asks for it: each group costs about 0.1 ms of a container's life.
+//! `net_prio`, `rdma`) only if a limit asks for it, also later: each group costs about 0.1 ms of a container's life. A container that has the
+//! hierarchies mounted has a group in all.
 //!
 //! # Without root
 //! Where groups can't be made and no limit is asked for, there is none: [`Cgroup::is_none`]. A limit that can't be set is an error that names its field.

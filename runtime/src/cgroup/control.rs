@@ -98,6 +98,33 @@ impl Cgroup {
         Ok(entry)
     }
 
+    /// Takes the processes of a container's other groups into those that they are not in yet, also the ones that are born meanwhile.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) if one can't be moved.
+    pub(crate) fn gather(&self, before: &Self) -> Result<()> {
+        let is_new = |m: &&Member| before.members.iter().all(|old| old.group.path != m.group.path);
+        for member in self.members.iter().filter(is_new) {
+            loop {
+                let inside = member.group.all_pids()?;
+                let outside: Vec<u32> = before.pids()?.into_iter().filter(|pid| !inside.contains(pid)).collect();
+                if outside.is_empty() {
+                    break;
+                }
+                for pid in outside {
+                    match member.group.write("cgroup.procs", &pid.to_string()) {
+                        Ok(()) | Err(Errno::SRCH) => {}
+                        Err(errno) => {
+                            let action = format!("move process {pid} of the container into the group");
+                            return Err(failed(&member.group.path, action, errno));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Changes limits; those that are not given stay.
     ///
     /// # Errors
@@ -196,8 +223,8 @@ impl Cgroup {
                 )));
             }
         };
-        for file in &write.files {
-            let value = write.value.text(group)?;
+        for (n, file) in write.files.iter().enumerate() {
+            let value = write.value.text(group, n)?;
             match group.write(file, &value) {
                 Ok(()) => return Ok(()),
                 Err(Errno::NOENT) => {}
@@ -221,20 +248,30 @@ impl Cgroup {
 
     /// `checkBeforeUpdate`: a memory limit below what is used would only have processes killed.
     fn check_usage(&self, limits: &Limits) -> Result<()> {
-        let Some(limit) = limits.above_usage else { return Ok(()) };
+        let Some(wanted) = &limits.above_usage else {
+            return Ok(());
+        };
         for (home, file) in [(Home::V1, "memory.usage_in_bytes"), (Home::V2, "memory.current")] {
             let Some(member) = self.members.iter().find(|m| m.serves(home, "memory")) else {
                 continue;
             };
-            let used = member
-                .group
-                .read(file)?
-                .and_then(|text| text.trim().parse::<i64>().ok());
-            if let Some(used) = used.filter(|used| *used > limit) {
-                return Err(Error::InvalidSpec {
-                    field: "linux.resources.memory.limit".into(),
-                    reason: format!("is {limit} and {used} bytes are used already (checkBeforeUpdate is set)"),
-                });
+            let used = member.group.read(file)?;
+            let Some(used) = used.and_then(|text| text.trim().parse::<i64>().ok()) else {
+                continue;
+            };
+            let limits = [
+                ("swap", "memory+swap", wanted.with_swap),
+                ("limit", "memory", wanted.limit),
+            ];
+            for (field, what, limit) in limits {
+                if let Some(limit) = limit.filter(|limit| *limit <= used) {
+                    return Err(Error::InvalidSpec {
+                        field: format!("linux.resources.memory.{field}"),
+                        reason: format!(
+                            "rejecting {what} limit {limit}: {used} bytes are used (checkBeforeUpdate is set)"
+                        ),
+                    });
+                }
             }
         }
         Ok(())
@@ -265,10 +302,14 @@ impl Group {
         Ok(())
     }
 
-    pub(super) fn is_unused(&self) -> Result<bool> {
+    fn all_pids(&self) -> Result<BTreeSet<u32>> {
         let mut pids = BTreeSet::new();
         self.collect_pids(&mut pids)?;
-        Ok(pids.is_empty())
+        Ok(pids)
+    }
+
+    pub(super) fn is_unused(&self) -> Result<bool> {
+        Ok(self.all_pids()?.is_empty())
     }
 }
 

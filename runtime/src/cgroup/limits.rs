@@ -1,6 +1,7 @@
 mod cpu;
 mod io;
 mod memory;
+mod merge;
 mod other;
 
 use std::collections::BTreeSet;
@@ -18,8 +19,17 @@ use crate::{Error, Result};
 pub struct Limits {
     pub(super) writes: Vec<Write>,
     pub(super) devices: Devices,
-    /// A memory limit that must not be below what is used already.
-    pub(super) above_usage: Option<i64>,
+    /// Memory limits that must be above what is used already.
+    pub(super) above_usage: Option<AboveUsage>,
+    /// Whether the container is to have a group in every hierarchy of v1.
+    pub(super) everywhere: bool,
+}
+
+/// What `checkBeforeUpdate` is about, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AboveUsage {
+    pub(super) limit: Option<i64>,
+    pub(super) with_swap: Option<i64>,
 }
 
 /// One file that is written.
@@ -39,14 +49,18 @@ pub(super) struct Write {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Text(String),
+    /// To each of the files its own: they have different scales.
+    ByFile(Vec<String>),
     /// Another period for the quota that `cpu.max` has.
     Period(u64),
 }
 
 impl Value {
-    pub(super) fn text(&self, group: &Group) -> Result<String> {
+    /// The text for the group's file of this number.
+    pub(super) fn text(&self, group: &Group, file: usize) -> Result<String> {
         match self {
             Self::Text(text) => Ok(text.clone()),
+            Self::ByFile(texts) => Ok(texts[file].clone()),
             Self::Period(period) => {
                 let present = group.read("cpu.max")?.unwrap_or_default();
                 Ok(format!(
@@ -62,6 +76,7 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => f.write_str(text),
+            Self::ByFile(texts) => f.write_str(texts.first().map_or("", String::as_str)),
             Self::Period(period) => write!(f, "<quota> {period}"),
         }
     }
@@ -116,9 +131,10 @@ impl Limits {
         }
         if let Some(memory) = resources.memory() {
             memory::memory(&mut builder, memory)?;
-            above_usage = memory
-                .limit()
-                .filter(|limit| memory.check_before_update() == Some(true) && *limit > 0);
+            above_usage = (memory.check_before_update() == Some(true)).then(|| AboveUsage {
+                limit: memory.limit().filter(|limit| *limit > 0),
+                with_swap: memory.swap().filter(|swap| *swap > 0),
+            });
         }
         if let Some(block_io) = resources.block_io() {
             io::block_io(&mut builder, block_io)?;
@@ -132,7 +148,30 @@ impl Limits {
             writes: builder.writes,
             devices,
             above_usage,
+            everywhere: false,
         })
+    }
+
+    /// The same for a container that has a group in every hierarchy of v1, as one that sees the hierarchies must: where it had none, it would see the
+    /// groups of all others.
+    #[must_use]
+    pub fn everywhere(mut self) -> Self {
+        self.everywhere = true;
+        self
+    }
+
+    /// Compiles a change of limits: what is written, and all limits of the container after it. What the change leaves out stays, but where the
+    /// kernel wants two numbers at once, the other one is taken from `present`.
+    ///
+    /// # Errors
+    /// As [`compile`](Self::compile).
+    pub fn compile_update(
+        present: Option<&LinuxResources>,
+        change: &LinuxResources,
+        host: &Host,
+    ) -> Result<(Self, LinuxResources)> {
+        let (all, written) = merge::merge(present, change, host.home("memory"));
+        Ok((Self::compile(Some(&written), host)?, all))
     }
 
     /// The first field that a group is needed for, if any.

@@ -128,10 +128,44 @@ impl Manager {
         Ok(cgroup)
     }
 
+    /// Makes the groups that a container lacks for limits that it did not have when it was made; none if it lacks none. The container's processes are
+    /// not in them before [`Cgroup::gather`].
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub(crate) fn widen(
+        &self,
+        id: &ContainerId,
+        path: Option<&Path>,
+        cgroup: &Cgroup,
+        limits: &Limits,
+    ) -> Result<Option<Cgroup>> {
+        let wanted = Wanted::new(id, path)?;
+        let asked = limits.controllers(Home::V1);
+        let mut location = cgroup.location.clone();
+        for (at, hierarchy) in self.host.hierarchies.iter().enumerate() {
+            let is_asked = matches!(&hierarchy.kind, Kind::V1 { controllers, .. }
+                if controllers.iter().any(|c| asked.contains(c.as_str())));
+            if !is_asked || cgroup.location.places.iter().any(|p| p.mount == hierarchy.mount_point) {
+                continue;
+            }
+            let path = wanted.within(hierarchy)?;
+            self.make(at, &path, matches!(wanted, Wanted::Ours(_)), limits)?;
+            location.places.push(Place {
+                mount: hierarchy.mount_point.clone(),
+                path,
+            });
+        }
+        if location == cgroup.location {
+            return Ok(None);
+        }
+        self.open(&location).map(Some)
+    }
+
     fn make_all(&self, wanted: &Wanted, limits: &Limits, cgroup: &mut Cgroup) -> Result<()> {
         let asked = limits.controllers(Home::V1);
         for (at, hierarchy) in self.host.hierarchies.iter().enumerate() {
-            if !self.wants(&hierarchy.kind, &asked) {
+            if !limits.everywhere && !self.wants(&hierarchy.kind, &asked) {
                 self.refuse_frozen(at, wanted)?;
                 continue;
             }

@@ -8,7 +8,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::process::Watched;
 use super::reactor::Reactor;
-use super::record::{Record, StateDir};
+use super::record::{Record, StateDir, Written};
 use super::start_socket;
 use crate::cgroup::{Cgroup, Manager};
 use crate::{ContainerId, Result, State, Status};
@@ -22,21 +22,32 @@ pub(crate) struct Container {
     pub(crate) dir: StateDir,
     pub(crate) record: Record,
     pub(crate) init: Arc<Watched>,
-    pub(crate) cgroup: Cgroup,
+    groups: Mutex<Groups>,
     pub(crate) execs: Mutex<HashMap<String, Arc<Watched>>>,
     /// Calls on one container take turns.
     pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
     watching: AtomicBool,
 }
 
+/// The groups, and the record that names them: another program may have given the container more.
+#[derive(Debug)]
+struct Groups {
+    cgroup: Arc<Cgroup>,
+    written: Option<Written>,
+}
+
 impl Container {
     pub(crate) fn new(id: ContainerId, dir: StateDir, record: Record, init: Watched, cgroup: Cgroup) -> Self {
+        let groups = Groups {
+            cgroup: Arc::new(cgroup),
+            written: dir.written(),
+        };
         Self {
             id,
             dir,
             record,
             init: Arc::new(init),
-            cgroup,
+            groups: Mutex::new(groups),
             execs: Mutex::default(),
             turn: Arc::default(),
             watching: AtomicBool::new(false),
@@ -55,6 +66,37 @@ impl Container {
         }
         let cgroup = cgroups.open(&record.cgroups)?;
         Ok(Self::new(id.clone(), dir, record, init, cgroup))
+    }
+
+    fn groups(&self) -> std::sync::MutexGuard<'_, Groups> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its groups.
+    pub(crate) fn cgroup(&self) -> Arc<Cgroup> {
+        Arc::clone(&self.groups().cgroup)
+    }
+
+    /// Sees whether another program has given it more groups.
+    pub(crate) fn refresh(&self, cgroups: &Manager) -> Result<()> {
+        let written = self.dir.written();
+        let mut groups = self.groups();
+        if groups.written != written {
+            if let Some(record) = self.dir.load()?
+                && record.cgroups != *groups.cgroup.location()
+            {
+                groups.cgroup = Arc::new(cgroups.open(&record.cgroups)?);
+            }
+            groups.written = written;
+        }
+        Ok(())
+    }
+
+    /// Gives it other groups; they must be in its record already.
+    pub(crate) fn regroup(&self, cgroup: Cgroup) {
+        let mut groups = self.groups();
+        groups.cgroup = Arc::new(cgroup);
+        groups.written = self.dir.written();
     }
 
     /// Sees to it that the end of init is noticed and recorded.
@@ -76,8 +118,8 @@ impl Container {
 
     /// Kills all of it, frozen or not, and waits for the end of init. Blocks.
     pub(crate) fn kill_and_wait(&self) {
-        if !self.cgroup.is_none() {
-            let _ = self.cgroup.kill();
+        if !self.cgroup().is_none() {
+            let _ = self.cgroup().kill();
         }
         if let Some(pidfd) = &self.init.pidfd {
             let _ = send_signal(pidfd, SIGKILL);
@@ -106,7 +148,7 @@ impl Container {
         let lives = self.init.status().is_none() && self.init.pidfd.as_ref().is_some_and(|fd| !has_ended(fd));
         if !lives {
             Status::Stopped
-        } else if !self.cgroup.is_none() && self.cgroup.is_frozen().unwrap_or(false) {
+        } else if !self.cgroup().is_none() && self.cgroup().is_frozen().unwrap_or(false) {
             Status::Paused
         } else if start_socket::is_awaited_in(self.dir.path()) {
             Status::Created

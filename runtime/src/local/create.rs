@@ -39,7 +39,7 @@ impl Drop for Pending {
                 // Nothing to reap if the reactor did.
                 wait_and_reap(pidfd);
             }
-            let _ = container.cgroup.remove();
+            let _ = container.cgroup().remove();
             let _ = container.dir.remove();
             hooks::run_poststop(&container.record);
         }
@@ -92,7 +92,11 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
     options.descriptors = descriptors.len();
     let program = Arc::new(plan(&spec, &shared.facts, &options)?);
     let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
-    let limits = Limits::compile(resources, shared.cgroups.host())?;
+    let mut limits = Limits::compile(resources, shared.cgroups.host())?;
+    let mut mounts = spec.mounts().iter().flatten();
+    if mounts.any(|mount| mount.typ().as_deref().is_some_and(|typ| typ == "cgroup")) {
+        limits = limits.everywhere();
+    }
 
     let made = claim(shared, &id, &spec, &limits, lifetime)?;
     let (dir, cgroup) = (

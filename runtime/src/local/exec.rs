@@ -64,11 +64,11 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
     options.descriptors = descriptors.len();
     let program = Arc::new(plan_exec(&container.record.spec, &process, &shared.facts, &options)?);
 
-    let (mut inputs, socket) = Inputs::open(&program, container.cgroup.location())?;
+    let (mut inputs, socket) = Inputs::open(&program, container.cgroup().location())?;
     inputs.put_descriptors(&program, descriptors)?;
     inputs.put(Slot::INIT, init_pidfd(container)?)?;
     let (mut streams, drained) = open_streams(io, program.terminal, &mut inputs)?;
-    let entry = container.cgroup.entry()?;
+    let entry = container.cgroup().entry()?;
     inputs.put_tasks(entry.tasks)?;
     let spawned = shared.spawner.spawn(Arc::clone(&program), inputs, entry.unified)?;
     let mut session = Session::new(program, socket, spawned);

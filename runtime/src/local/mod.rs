@@ -9,6 +9,7 @@ mod reactor;
 mod record;
 mod start_socket;
 mod sweep;
+mod update;
 
 use std::collections::HashMap;
 use std::fs;
@@ -21,7 +22,7 @@ use async_trait::async_trait;
 use longshore_linux::{Errno, send_signal};
 use oci_spec::runtime::{LinuxResources, Spec};
 
-use crate::cgroup::{Limits, Manager, OomWatch};
+use crate::cgroup::{Manager, OomWatch};
 use crate::host::{Agent, Answer, Listener, Spawner, io_error, step_error};
 use crate::init::report::Message;
 use crate::plan::{HostFacts, PlanOptions, plan};
@@ -96,12 +97,15 @@ impl LinuxExecutor {
         })
     }
 
-    /// The runtime spec that a container was created from, as it was then: its bundle may have changed or gone since.
+    /// The runtime spec that a container was created from, as it was then but for the limits, which are those of now: its bundle may have
+    /// changed or gone since.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound); [`Corrupt`](crate::ErrorKind::Corrupt) for a damaged state directory.
     pub fn spec(&self, id: &ContainerId) -> Result<Spec> {
-        Ok(self.shared.find(id)?.record.spec.clone())
+        let container = self.shared.find(id)?;
+        let record = container.dir.load()?;
+        Ok(record.ok_or_else(|| Error::NotFound(id.to_string()))?.spec)
     }
 
     /// Watches for a container's running out of memory, from now on, and for its end.
@@ -111,7 +115,9 @@ impl LinuxExecutor {
     pub fn watch_oom(&self, id: &ContainerId) -> Result<OomWatch> {
         let container = self.shared.find(id)?;
         let init = container.init.pidfd.as_ref().map(|fd| fd.try_clone()).transpose();
-        container.cgroup.watch_oom(init.map_err(io_error("duplicate a pidfd"))?)
+        container
+            .cgroup()
+            .watch_oom(init.map_err(io_error("duplicate a pidfd"))?)
     }
 
     /// Runs blocking work where it may block.
@@ -134,6 +140,7 @@ impl LinuxExecutor {
         let turn = Arc::clone(&container.turn).lock_owned().await;
         self.block(move |shared| {
             let _turn = turn;
+            container.refresh(&shared.cgroups)?;
             work(shared, &container)
         })
         .await
@@ -201,7 +208,7 @@ impl Executor for LinuxExecutor {
 
     async fn pause(&self, id: &ContainerId) -> Result<()> {
         self.take_turn(id, |_, container| match container.status() {
-            Status::Created | Status::Running => container.cgroup.freeze(),
+            Status::Created | Status::Running => container.cgroup().freeze(),
             _ => Err(wrong_status(container, "pause")),
         })
         .await
@@ -209,7 +216,7 @@ impl Executor for LinuxExecutor {
 
     async fn resume(&self, id: &ContainerId) -> Result<()> {
         self.take_turn(id, |_, container| match container.status() {
-            Status::Paused => container.cgroup.thaw(),
+            Status::Paused => container.cgroup().thaw(),
             _ => Err(wrong_status(container, "resume")),
         })
         .await
@@ -218,26 +225,21 @@ impl Executor for LinuxExecutor {
     async fn update(&self, id: &ContainerId, resources: &LinuxResources) -> Result<()> {
         let resources = resources.clone();
         self.take_turn(id, move |shared, container| {
-            if container.status() == Status::Stopped {
-                return Err(wrong_status(container, "update"));
-            }
-            container
-                .cgroup
-                .update(&Limits::compile(Some(&resources), shared.cgroups.host())?)
+            update::update(shared, container, &resources)
         })
         .await
     }
 
     async fn stats(&self, id: &ContainerId) -> Result<Stats> {
         let container = self.shared.find(id)?;
-        self.block(move |_| container.cgroup.stats()).await
+        self.block(move |_| container.cgroup().stats()).await
     }
 
     async fn processes(&self, id: &ContainerId) -> Result<Vec<u32>> {
         let container = self.shared.find(id)?;
-        self.block(move |_| match container.cgroup.is_none() {
+        self.block(move |_| match container.cgroup().is_none() {
             true => Ok(container.state().pid.into_iter().collect()),
-            false => container.cgroup.pids(),
+            false => container.cgroup().pids(),
         })
         .await
     }
@@ -301,7 +303,7 @@ fn started(shared: &Shared, container: &Arc<Container>) -> Result<()> {
             hooks::run_start(hooks::Inside {
                 shared,
                 record: &container.record,
-                cgroup: &container.cgroup,
+                cgroup: &container.cgroup(),
                 init: init.ok_or_else(|| wrong_status(container, "start"))?.as_fd(),
             })?;
             return Ok(Answer::Go);
@@ -365,15 +367,15 @@ fn kill(container: &Container, signal: i32) -> Result<()> {
 
 /// Whether there are processes, in groups that only the container has, that the end of init does not end.
 fn outlives_init(container: &Container) -> Result<bool> {
-    Ok(!container.has_own_pids() && !container.cgroup.is_none() && !container.cgroup.pids()?.is_empty())
+    Ok(!container.has_own_pids() && !container.cgroup().is_none() && !container.cgroup().pids()?.is_empty())
 }
 
 /// To every process: by the cgroup, or, without one, by the PID namespace whose init takes all with it.
 fn kill_all(container: &Container, signal: i32) -> Result<()> {
-    if !container.cgroup.is_none() {
+    if !container.cgroup().is_none() {
         return match signal {
-            SIGKILL => container.cgroup.kill(),
-            _ => container.cgroup.signal_all(signal),
+            SIGKILL => container.cgroup().kill(),
+            _ => container.cgroup().signal_all(signal),
         };
     }
     if signal == SIGKILL && container.has_own_pids() {
@@ -393,12 +395,12 @@ fn delete(shared: &Shared, container: &Arc<Container>, mode: DeleteMode) -> Resu
         container.kill_and_wait();
     }
     container.wait_until_recorded();
-    if !container.cgroup.is_none() {
+    if !container.cgroup().is_none() {
         // Without a PID namespace of their own, processes may have outlived init.
         if !container.has_own_pids() {
-            container.cgroup.kill()?;
+            container.cgroup().kill()?;
         }
-        container.cgroup.remove()?;
+        container.cgroup().remove()?;
     }
     container.dir.remove()?;
     shared.containers().remove(&container.id);

@@ -1,6 +1,6 @@
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -43,7 +43,14 @@ impl ProcessName {
     }
 }
 
-/// What is on disk about a container: written once, when it is created.
+/// Tells one record from the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    inode: u64,
+    at: (i64, i64),
+}
+
+/// What is on disk about a container: written when it is created, and again when its limits change.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Record {
@@ -155,6 +162,15 @@ impl StateDir {
     /// The record; none while the container is being created.
     pub(crate) fn load(&self) -> Result<Option<Record>> {
         self.read(RECORD)
+    }
+
+    /// Which record is there now.
+    pub(crate) fn written(&self) -> Option<Written> {
+        let metadata = fs::metadata(self.path.join(RECORD)).ok()?;
+        Some(Written {
+            inode: metadata.ino(),
+            at: (metadata.mtime(), metadata.mtime_nsec()),
+        })
     }
 
     pub(crate) fn exists(&self) -> bool {

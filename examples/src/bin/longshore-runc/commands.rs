@@ -157,6 +157,8 @@ pub(crate) const UPDATE_FLAGS: &[Flag] = &[
     value("cpuset-cpus", ' ', "processors it may run on, like 0-2,4"),
     value("cpuset-mems", ' ', "memory nodes it may use"),
     value("memory", ' ', "most memory, in bytes, or with k, m, g; -1 is no limit"),
+    value("kernel-memory", ' ', "without effect: Linux has no such limit any more"),
+    value("kernel-memory-tcp", ' ', "most memory for TCP, on cgroup v1"),
     value("memory-reservation", ' ', "memory it is left when memory is short"),
     value("memory-swap", ' ', "most memory and swap together; -1 is no limit"),
     value("pids-limit", ' ', "most processes and threads"),

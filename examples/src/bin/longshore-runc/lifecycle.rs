@@ -45,6 +45,8 @@ fn bring_up(global: &Global, arguments: &Arguments, mode: Mode) -> Outcome {
     refuse(arguments, UNSUPPORTED)?;
     let (bundle, mut spec) = load_bundle(global, arguments.filled("bundle"))?;
     log_filter(global, &spec);
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    crate::resources::warn_of_kernel_memory(global, resources);
     let id = container_id(arguments.id())?;
     let presence = match mode {
         Mode::Create => Presence::Detached,

@@ -9,22 +9,56 @@ use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value};
 
 use crate::args::Arguments;
-use crate::failure::{Outcome, path_error};
+use crate::failure::{Failure, Outcome, path_error};
 use crate::global::Global;
 use crate::{block_on, refuse};
 
 /// `longshore-runc update`
 pub(crate) fn update(global: &Global, arguments: &Arguments) -> Outcome {
-    refuse(arguments, &["l3-cache-schema", "mem-bw-schema"])?;
+    refuse_rdt(arguments)?;
     block_on(async {
         let (executor, id) = global.executor_of(arguments.id())?;
         let resources = match arguments.filled("resources") {
             Some(path) => resources_from(path)?,
             None => resources_of_flags(arguments)?,
         };
+        warn_of_kernel_memory(global, Some(&resources));
         executor.update(&id, &resources).await?;
         Ok(0)
     })
+}
+
+/// The same words as runc, which looks for the kernel's part first.
+fn refuse_rdt(arguments: &Arguments) -> Outcome {
+    let rdt = [
+        (
+            "l3-cache-schema",
+            "info/L3",
+            "Intel RDT/CAT: l3 cache schema is not enabled",
+        ),
+        (
+            "mem-bw-schema",
+            "info/MB",
+            "Intel RDT/MBA: memory bandwidth schema is not enabled",
+        ),
+    ];
+    for (flag, part, absent) in rdt {
+        if arguments.filled(flag).is_some() && !Path::new("/sys/fs/resctrl").join(part).exists() {
+            return Err(Failure::new(absent));
+        }
+    }
+    refuse(arguments, &rdt.map(|(flag, ..)| flag))
+}
+
+/// Says that limits of kernel memory have no effect.
+#[allow(deprecated)] // That is why.
+pub(crate) fn warn_of_kernel_memory(global: &Global, resources: Option<&LinuxResources>) {
+    let memory = resources.and_then(|resources| resources.memory().as_ref());
+    if memory.is_some_and(|memory| memory.kernel().is_some()) {
+        global
+            .log
+            .warn("Kernel memory settings are ignored and will be removed");
+    }
 }
 
 fn resources_from(path: &str) -> anyhow::Result<LinuxResources> {
@@ -37,8 +71,41 @@ fn resources_from(path: &str) -> anyhow::Result<LinuxResources> {
         let file = Path::new(path);
         json = std::fs::read(file).map_err(|error| path_error("open", file, &error))?;
     }
-    let mut json = serde_json::Deserializer::from_slice(&json);
-    serde_path_to_error::deserialize(&mut json).map_err(|error| anyhow::anyhow!("{}: {}", error.path(), error.inner()))
+    let mut json: Value = serde_json::from_slice(&json)?;
+    spell(&mut json);
+    if let Some(all) = json.as_object_mut()
+        && all.get("pids").is_some_and(|pids| pids.get("limit").is_none())
+    {
+        all.remove("pids");
+    }
+    serde_path_to_error::deserialize(json).map_err(|error| anyhow::anyhow!("{}: {}", error.path(), error.inner()))
+}
+
+/// Gives keys the case that the specification gives them: Go reads them in any, and files that it reads exist.
+fn spell(json: &mut Value) {
+    const NAMES: &str = "memory limit reservation swap kernel kernelTCP swappiness disableOOMKiller useHierarchy checkBeforeUpdate cpu shares \
+        quota burst period realtimeRuntime realtimePeriod cpus mems idle pids blockIO weight leafWeight weightDevice throttleReadBpsDevice \
+        throttleWriteBpsDevice throttleReadIOPSDevice throttleWriteIOPSDevice major minor rate hugepageLimits pageSize network classID \
+        priorities name priority rdma hcaHandles hcaObjects unified devices allow type access";
+    match json {
+        Value::Array(list) => list.iter_mut().for_each(spell),
+        Value::Object(object) => {
+            for (key, mut value) in std::mem::take(object) {
+                let mut names = NAMES.split_ascii_whitespace();
+                let name = names.find(|name| name.eq_ignore_ascii_case(&key));
+                let name = name.map_or(key, str::to_owned);
+                match (name.as_str(), &mut value) {
+                    // Its keys are names of files.
+                    ("unified", _) => {}
+                    // Its keys are names of devices.
+                    ("rdma", Value::Object(devices)) => devices.values_mut().for_each(spell),
+                    (_, value) => spell(value),
+                }
+                object.insert(name, value);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// How the value of a flag is written.
@@ -52,7 +119,7 @@ enum Form {
 }
 
 /// Which flag sets which field of the runtime spec's resources.
-const FIELDS: [(&str, &str, &str, Form); 14] = [
+const FIELDS: [(&str, &str, &str, Form); 16] = [
     ("blkio-weight", "blockIO", "weight", Form::Unsigned),
     ("cpu-period", "cpu", "period", Form::Unsigned),
     ("cpu-quota", "cpu", "quota", Form::Signed),
@@ -66,6 +133,8 @@ const FIELDS: [(&str, &str, &str, Form); 14] = [
     ("memory", "memory", "limit", Form::Bytes),
     ("memory-reservation", "memory", "reservation", Form::Bytes),
     ("memory-swap", "memory", "swap", Form::Bytes),
+    ("kernel-memory", "memory", "kernel", Form::Bytes),
+    ("kernel-memory-tcp", "memory", "kernelTCP", Form::Bytes),
     ("pids-limit", "pids", "limit", Form::Signed),
 ];
 
@@ -82,9 +151,6 @@ fn resources_of_flags(arguments: &Arguments) -> anyhow::Result<LinuxResources> {
         };
         let section = resources.entry(section).or_insert_with(|| Value::Object(Map::new()));
         section[field] = value;
-    }
-    if resources.is_empty() {
-        bail!("nothing to update: say a limit, or --resources FILE");
     }
     Ok(serde_json::from_value(resources.into())?)
 }
@@ -130,6 +196,16 @@ mod tests {
         assert_eq!(read("1.5GiB"), Some(1_610_612_736));
         assert_eq!(read("32MB"), Some(33_554_432));
         assert_eq!((read("x"), read("1z"), read("-2")), (None, None, None));
+    }
+
+    #[test]
+    fn keys_are_read_in_any_case_but_for_names() {
+        let mut json = serde_json::json!({ "CPU": { "Cpus": "1" }, "unified": { "memory.High": "1", "CPU": "" },
+            "hugepageLimits": [{ "pagesize": "2MB" }], "rdma": { "Name": { "HCAHandles": 1 } } });
+        spell(&mut json);
+        let expected = serde_json::json!({ "cpu": { "cpus": "1" }, "unified": { "memory.High": "1", "CPU": "" },
+            "hugepageLimits": [{ "pageSize": "2MB" }], "rdma": { "Name": { "hcaHandles": 1 } } });
+        assert_eq!(json, expected);
     }
 
     #[test]

@@ -1,11 +1,14 @@
 use oci_spec::runtime::{LinuxBlockIo, LinuxThrottleDevice};
 
 use super::super::host::Home;
-use super::{Builder, invalid, unsupported};
+use super::{Builder, Value, invalid, unsupported};
 use crate::Result;
 
 const WEIGHT: &str = "linux.resources.blockIO.weight";
 const WEIGHT_DEVICE: &str = "linux.resources.blockIO.weightDevice";
+
+/// BFQ's file has v1's scale. It is there if any device could use it, and then `io.weight` has no effect on those that do.
+const V2_WEIGHTS: [&str; 2] = ["io.bfq.weight", "io.weight"];
 
 pub(super) fn block_io(b: &mut Builder<'_>, io: &LinuxBlockIo) -> Result<()> {
     if let Some(weight) = io.weight().filter(|w| *w != 0) {
@@ -19,8 +22,9 @@ pub(super) fn block_io(b: &mut Builder<'_>, io: &LinuxBlockIo) -> Result<()> {
                 weight.to_string(),
             ),
             Home::V2 => {
-                let value = format!("default {}", wide(weight));
-                b.set(Home::V2, "io", WEIGHT, &["io.weight", "io.bfq.weight"], value)
+                let write = b.set(Home::V2, "io", WEIGHT, &V2_WEIGHTS, "");
+                write.value = Value::ByFile(vec![format!("default {weight}"), format!("default {}", wide(weight))]);
+                write
             }
         };
     }
@@ -93,13 +97,11 @@ fn weights(b: &mut Builder<'_>, io: &LinuxBlockIo) -> Result<()> {
                 let files = ["blkio.weight_device", "blkio.bfq.weight_device"];
                 b.set(Home::V1, "blkio", WEIGHT_DEVICE, &files, format!("{number} {weight}"))
             }
-            Home::V2 => b.set(
-                Home::V2,
-                "io",
-                WEIGHT_DEVICE,
-                &["io.weight"],
-                format!("{number} {}", wide(weight)),
-            ),
+            Home::V2 => {
+                let write = b.set(Home::V2, "io", WEIGHT_DEVICE, &V2_WEIGHTS, "");
+                write.value = Value::ByFile(vec![format!("{number} {weight}"), format!("{number} {}", wide(weight))]);
+                write
+            }
         };
     }
     Ok(())

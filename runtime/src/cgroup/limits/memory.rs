@@ -1,7 +1,7 @@
 use oci_spec::runtime::LinuxMemory;
 
 use super::super::host::Home;
-use super::{Builder, Missing, invalid, unsupported, v1_only};
+use super::{Builder, Missing, invalid, v1_only};
 use crate::Result;
 
 const LIMIT: &str = "linux.resources.memory.limit";
@@ -74,14 +74,12 @@ fn set_swap(b: &mut Builder<'_>, limit: Option<i64>, swap: i64) -> Result<()> {
     Ok(())
 }
 
-#[allow(deprecated)] // The spec still has `kernel`; it is answered, not obeyed.
+#[allow(deprecated)] // The spec still has `kernel`; it is told of, not obeyed.
 fn kernel(b: &mut Builder<'_>, memory: &LinuxMemory) -> Result<()> {
     let field = "linux.resources.memory.kernel";
     if amount(field, memory.kernel())?.is_some_and(|k| k != -1) {
-        return Err(unsupported(
-            field,
-            "Linux has had no limit of kernel memory since 5.16; limit memory as a whole",
-        ));
+        // As runc: the limit of memory as a whole has what the kernel uses in it.
+        tracing::warn!(field, "ignored: Linux has had no limit of kernel memory since 5.16");
     }
     let field = "linux.resources.memory.kernelTCP";
     if let Some(tcp) = amount(field, memory.kernel_tcp())? {

@@ -161,7 +161,9 @@ fn memory_limits() {
         assert_eq!(kind, ErrorKind::Invalid, "{text}");
         assert!(text.starts_with(&format!("linux.resources.memory.{field}: ")), "{text}");
     }
-    for field in ["swappiness", "kernelTCP", "kernel"] {
+    // It is told of and left out.
+    assert_eq!(writes(json!({ "memory": { "kernel": 1 } }), &v1()), [""; 0]);
+    for field in ["swappiness", "kernelTCP"] {
         let (kind, text) = refusal(json!({ "memory": { field: 1 } }), &v2());
         assert_eq!(kind, ErrorKind::Unsupported, "{text}");
         assert!(text.starts_with(&format!("linux.resources.memory.{field}: ")), "{text}");
@@ -186,8 +188,8 @@ fn block_devices() {
     assert_eq!(
         writes(all, &v2()),
         [
-            "io.weight=default 4950",
-            "io.weight=8:0 10000",
+            "io.bfq.weight=default 500",
+            "io.bfq.weight=8:0 1000",
             "io.max=8:0 rbps=1048576",
             "io.max=8:16 wiops=max"
         ]
