@@ -216,3 +216,57 @@ fn run_in_the_background() {
     let left = before.since("/longshore/");
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[test]
+fn space_is_freed_and_told() {
+    let site = match Site::new() {
+        Ok(site) => site,
+        Err(why) => return skip(&why),
+    };
+    let blobs = || {
+        let directory = site.path().join("root/content/blobs/sha256");
+        std::fs::read_dir(directory)
+            .expect("blobs")
+            .filter_map(|blob| blob.ok()?.file_name().into_string().ok())
+            .collect::<Vec<_>>()
+    };
+    let usage = site.ok(&["system", "df"]);
+    assert!(usage.contains(IMAGE) && usage.contains("would free 0 B"), "{usage}");
+    let why = site.ok(&["gc", "--explain", &format!("sha256:{}", blobs()[0])]);
+    assert!(
+        why.starts_with(&format!("image '{IMAGE}' (namespace 'default') -> content/sha256:")),
+        "{why}"
+    );
+    assert_eq!(site.ok(&["gc"]), "freed 0 B\n");
+
+    site.ok(&["run", "--name", "done", IMAGE]);
+    site.ok(&["run", "-d", "--name", "busy", IMAGE, "sleep", "100"]);
+    let (code, text) = site.fails(&["prune", "--all"]);
+    assert!(code == 125 && text.contains("-f removes without asking"), "{text}");
+    let pruned = site.ok(&["system", "prune", "--all", "-f"]);
+    assert!(
+        pruned.starts_with("done\nfreed "),
+        "a running container and its image stay: {pruned}"
+    );
+
+    let (code, text) = site.fails(&["rmi", "nobody/nothing", IMAGE]);
+    assert!(
+        code == 1 && text.contains("nobody/nothing") && text.contains("freed 0 B"),
+        "the rest of the list is done, and the container holds it: {text}"
+    );
+    assert!(!blobs().is_empty());
+    let (code, text) = site.fails(&["rm", "-f", "nobody", "busy"]);
+    assert!(code == 1 && text.contains("'nobody' does not exist"), "{text}");
+    let dry = site.ok(&["gc", "--dry-run"]);
+    assert!(dry.contains("content/sha256:") && dry.contains("would free"), "{dry}");
+    let gone = blobs()[0].clone();
+    assert_eq!(site.fails(&["gc", "--explain", &format!("sha256:{gone}")]).0, 1);
+    assert_eq!(site.ok(&["gc"]), dry.replace("would free", "freed"));
+    assert_eq!(blobs(), [""; 0]);
+    assert_eq!(
+        std::fs::read_dir(site.path().join("root/snapshots/overlay/snapshots"))
+            .expect("snapshots")
+            .count(),
+        0
+    );
+}

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use longshore_bundle::{Bundle, MountsView, SpecBuilder, available_capabilities};
 use longshore_events::EventKind;
@@ -10,9 +10,13 @@ use longshore_runtime::{ContainerId, CreateRequest, Io, Lifetime};
 use longshore_snapshot::Labels;
 use oci_spec::runtime::Spec;
 
+use crate::collect::bundles::BUNDLE;
 use crate::error::At;
 use crate::senses::outcome_of;
 use crate::{Container, DEFAULT_NAMESPACE, Engine, Error, Image, Result};
+
+/// How long a create waits for a collection.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A change that the caller makes to the spec's builder.
 type Change = Box<dyn FnOnce(SpecBuilder) -> SpecBuilder + Send>;
@@ -171,10 +175,9 @@ impl ContainerBuilder {
             extensions: self.extensions_with_lifetime(),
         };
         let key = Key::container(&engine.namespace, id.as_str());
-        let batch = Batch::new().create(key, self.labels.clone(), Value::Container(Box::new(record)));
-        engine
-            .metadata
-            .apply(batch)
+        let labels = self.labels_with_references(engine, id, image);
+        let batch = Batch::new().create(key, labels, Value::Container(Box::new(record)));
+        apply_past_collections(engine, batch)
             .await
             .map_err(|source| match source.kind() {
                 longshore_metadata::ErrorKind::AlreadyExists => Error::ContainerExists(id.to_string()),
@@ -189,6 +192,21 @@ impl ContainerBuilder {
         };
         engine.emitter().emit(created);
         Ok(())
+    }
+
+    /// What is made only after the record is held by it from the start: the bundle, and what the root filesystem is made from.
+    fn labels_with_references(&self, engine: &Engine, id: &ContainerId, image: &Image) -> BTreeMap<String, String> {
+        let mut labels = self.labels.clone();
+        let bundle = format!("{}/{id}", engine.namespace);
+        labels.insert(format!("containerd.io/gc.ref.{BUNDLE}"), bundle);
+        if let Some(parent) = image.chain_id() {
+            let snapshotter = engine.snapshotter.name();
+            labels.insert(
+                format!("containerd.io/gc.ref.snapshot.{snapshotter}/parent"),
+                parent.to_owned(),
+            );
+        }
+        labels
     }
 
     fn extensions_with_lifetime(&self) -> BTreeMap<String, serde_json::Value> {
@@ -252,6 +270,19 @@ async fn build_spec(
     blocking(work)
         .await
         .at(format!("building the runtime spec of container '{id}'"))
+}
+
+/// Applies a batch, waiting for as long as a collection removes what it refers to: the leftovers of a container of the same id, say.
+async fn apply_past_collections(engine: &Engine, batch: Batch) -> longshore_metadata::Result<u64> {
+    let begun = Instant::now();
+    loop {
+        match engine.metadata.apply(batch.clone()).await {
+            Err(longshore_metadata::Error::BeingCollected { .. }) if begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Runs what blocks on a thread that may.

@@ -8,6 +8,7 @@ use longshore_metadata::{MetadataStore, RedbStore};
 use longshore_runtime::{Executor, LinuxExecutor};
 use longshore_snapshot::Snapshotter;
 
+use crate::collect::Collection;
 use crate::error::At;
 use crate::observe::{Emitter, ObservedContent, ObservedSnapshotter};
 use crate::privilege::Privilege;
@@ -47,6 +48,8 @@ pub struct Engine {
     pub executor: Arc<dyn Executor>,
     /// What the program may do; decides who owns unpacked files and whether containers get a user namespace.
     pub privilege: Privilege,
+    /// How it collects what nothing needs any more.
+    pub collection: Collection,
     /// The bus that [`subscribe`](Self::subscribe) listens to.
     pub bus: Bus,
     /// The engine's metrics.
@@ -90,6 +93,7 @@ impl Engine {
             verifier: None,
             executor: Arc::new(executor),
             privilege: Privilege::of_process(),
+            collection: Collection::default(),
             senses: Arc::new(Senses::new(&bus)),
             bus,
             sinks: Vec::new(),

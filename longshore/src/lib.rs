@@ -5,7 +5,8 @@
 //! loopback, or the host's, unless the application makes it more.
 //!
 //! # Limitations
-//! Linux only. One process at a time holds an engine's root. Nothing is collected yet: removing an image forgets its name.
+//! Linux only. One process at a time holds an engine's root. Removing an image forgets its name; its space is freed by [`Engine::collect`], which runs by
+//! itself only when told to ([`Engine::collect_in_background`]).
 //!
 //! # Example
 //! ```
@@ -49,6 +50,7 @@
 
 #![forbid(unsafe_code)]
 
+mod collect;
 mod container;
 mod create;
 mod engine;
@@ -60,6 +62,7 @@ mod privilege;
 mod recover;
 mod senses;
 
+pub use collect::{Collecting, Collection, DiskUsage, Schedule, Share};
 pub use container::Container;
 pub use create::ContainerBuilder;
 pub use engine::{DEFAULT_NAMESPACE, Engine};

@@ -14,6 +14,8 @@ impl Engine {
         self.snapshotter.cleanup().await.at("cleaning up snapshots")?;
         let unpacker = longshore_bundle::Unpacker::new(self.content.clone(), self.snapshotter.clone());
         unpacker.remove_leftovers().await.at("removing half-unpacked layers")?;
+        // One that was killed in the middle keeps nobody waiting.
+        self.collector().lift().await.at("ending an interrupted collection")?;
         for namespace in self.metadata.namespaces().await.at("listing namespaces")? {
             let engine = Self {
                 namespace: namespace.clone(),

@@ -265,6 +265,10 @@ async fn what_can_not_go_stays_and_the_rest_goes() {
     struct Stubborn(Shelf);
     #[async_trait::async_trait]
     impl longshore_metadata::Collectible for Stubborn {
+        fn name(&self) -> &str {
+            "stubborn things"
+        }
+
         fn owns(&self, resource: &Resource) -> bool {
             self.0.owns(resource)
         }

@@ -41,6 +41,7 @@ pub struct Metrics {
     pub(crate) collection_removed: Counter,
     pub(crate) collection_freed_bytes: Counter,
     pub(crate) collection_duration: Histogram,
+    pub(crate) collection_pause: Histogram,
     pub(crate) registries: Arc<Bounded>,
     tracked: Arc<Mutex<HashMap<(String, String), Status>>>,
 }
@@ -93,6 +94,7 @@ impl Metrics {
             collection_removed: Counter::default(),
             collection_freed_bytes: Counter::default(),
             collection_duration: durations(),
+            collection_pause: durations(),
             registries: Arc::default(),
             tracked: Arc::default(),
         }
@@ -197,6 +199,12 @@ impl Metrics {
             help,
             Unit::Seconds,
             self.collection_duration.clone(),
+        );
+        to.register_with_unit(
+            "collection_pause",
+            "Longest time for which a collection kept others from referring to something",
+            Unit::Seconds,
+            self.collection_pause.clone(),
         );
     }
 

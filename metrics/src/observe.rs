@@ -51,6 +51,8 @@ pub struct Collection {
     pub freed_bytes: u64,
     /// How long it took.
     pub took: Duration,
+    /// The longest time for which it kept others from referring to something.
+    pub longest_pause: Duration,
 }
 
 impl Metrics {
@@ -119,5 +121,6 @@ impl Metrics {
         self.collection_removed.inc_by(collection.removed);
         self.collection_freed_bytes.inc_by(collection.freed_bytes);
         self.collection_duration.observe(collection.took.as_secs_f64());
+        self.collection_pause.observe(collection.longest_pause.as_secs_f64());
     }
 }

@@ -68,6 +68,7 @@ fn everything() -> Registry {
         removed: 1,
         freed_bytes: 2,
         took,
+        longest_pause: took,
     });
     containers.observe("default", "with \"quotes\"\\ and\nlines", full_stats());
     registry

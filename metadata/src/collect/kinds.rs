@@ -41,7 +41,7 @@ impl Kinds {
         let mut used = Vec::new();
         for kind in &self.0 {
             let more = kind.in_use().await;
-            used.extend(more.map_err(|source| failed("asking what is used of", format!("{kind:?}"), source))?);
+            used.extend(more.map_err(|source| failed("asking what is used of", kind.name(), source))?);
         }
         Ok(used)
     }

@@ -185,7 +185,7 @@ impl Collector {
         let youngest = SystemTime::now().checked_sub(options.min_age);
         for kind in &self.kinds.0 {
             let mut all = kind.list();
-            let listing = |source| failed("listing", format!("{kind:?}"), source);
+            let listing = |source| failed("listing", kind.name(), source);
             while let Some(found) = all.try_next().await.map_err(listing)? {
                 let old = options.min_age.is_zero() || youngest.is_some_and(|youngest| found.changed <= youngest);
                 if old && !graph.holds(&Node::from(found.resource.clone())) {

@@ -80,6 +80,9 @@ pub enum Removed {
 /// - Every method may be called from any task at any time.
 #[async_trait]
 pub trait Collectible: Debug + Send + Sync + 'static {
+    /// What they are, in a word or two, for messages: `blobs`.
+    fn name(&self) -> &str;
+
     /// Whether a resource is one of these.
     fn owns(&self, resource: &Resource) -> bool;
 

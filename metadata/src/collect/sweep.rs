@@ -72,7 +72,7 @@ impl Sweep<'_> {
                 .collect();
             for owned in owned.chunks(CHUNK) {
                 let asked: Vec<_> = owned.iter().map(|n| candidates[*n].clone()).collect();
-                for (from, references) in owned.iter().zip(self.kinds.edges(kind, &asked).await?) {
+                for (from, references) in owned.iter().zip(self.edges_of_candidates(kind, &asked).await) {
                     edges[*from].extend(references.iter().filter_map(|edge| numbers.get(&edge.to)));
                 }
             }
@@ -84,6 +84,19 @@ impl Sweep<'_> {
         let mut candidates: Vec<Option<Resource>> = candidates.into_iter().map(Some).collect();
         let group = |numbers: Vec<usize>| numbers.into_iter().filter_map(|n| candidates[n].take()).collect();
         Ok(groups.into_iter().map(group).collect())
+    }
+
+    /// What can't be read refers to nothing here: nobody gets anywhere through it either, and it must be possible to remove it.
+    async fn edges_of_candidates(&self, kind: usize, asked: &[Resource]) -> Vec<Vec<Reference>> {
+        if let Ok(edges) = self.kinds.edges(kind, asked).await {
+            return edges;
+        }
+        let mut edges = Vec::with_capacity(asked.len());
+        for resource in asked {
+            let one = self.kinds.edges(kind, std::slice::from_ref(resource)).await;
+            edges.push(one.ok().and_then(|mut one| one.pop()).unwrap_or_default());
+        }
+        edges
     }
 
     /// Fence, look again, remove, take the fence down.

@@ -46,6 +46,10 @@ impl Shelf {
 
 #[async_trait]
 impl Collectible for Shelf {
+    fn name(&self) -> &str {
+        "things"
+    }
+
     fn owns(&self, resource: &Resource) -> bool {
         !matches!(resource, Resource::Custom { kind, .. } if kind != "cache")
     }
@@ -159,6 +163,10 @@ impl<B: Between + 'static> MetadataStore for Stepped<B> {
 
 #[async_trait]
 impl<B: Between + 'static> Collectible for Stepped<B> {
+    fn name(&self) -> &str {
+        self.shelf.name()
+    }
+
     fn owns(&self, resource: &Resource) -> bool {
         self.shelf.owns(resource)
     }

@@ -46,8 +46,14 @@ pub(crate) enum Command {
     Kill(Kill),
     /// Remove containers that have stopped
     Rm(Rm),
-    /// Remove images by name (what they consist of stays: nothing is collected yet)
+    /// Remove images, and free what nothing needs any more
     Rmi(Rmi),
+    /// Free what no image and no container needs any more
+    Gc(Gc),
+    /// Remove containers that have stopped and images without a use, and free their space
+    Prune(Prune),
+    /// About this program's storage
+    System(System),
 }
 
 #[derive(Debug, Args)]
@@ -216,6 +222,40 @@ pub(crate) struct Rmi {
     /// The images
     #[arg(required = true)]
     pub(crate) images: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Gc {
+    /// Tell what would go, and remove nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Tell why something stays: the way to a digest, or `snapshot/NAME/KEY`, from an image or container
+    #[arg(long, value_name = "DIGEST", conflicts_with = "dry_run")]
+    pub(crate) explain: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Prune {
+    /// Also images that no container is made from, not only those without a name
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct System {
+    #[command(subcommand)]
+    pub(crate) command: SystemCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SystemCommand {
+    /// What images and containers take on disk
+    Df,
+    /// As `longshore prune`
+    Prune(Prune),
 }
 
 /// A number of bytes: `1048576`, `64m`, `2g`, `512k`.

@@ -9,7 +9,7 @@ use longshore::{ErrorKind, Status};
 
 use crate::arguments::{Kill, Ps, Rm, Stop};
 use crate::open::Site;
-use crate::run::COMMAND;
+use crate::run::{COMMAND, STOP_SIGNAL};
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
@@ -80,36 +80,55 @@ fn cut(text: &str, length: usize) -> String {
     }
 }
 
-pub(crate) async fn stop(site: &Site, stop: Stop) -> Result<u8> {
-    for name in &stop.containers {
-        let executor = site.executor()?;
-        let id = ContainerId::new(name)?;
-        if executor.state(&id).await?.status != Status::Stopped {
-            // It may end before the signal comes, which is what was asked for.
-            let _ = executor.kill(&id, SIGTERM, KillScope::Init).await;
-            let grace = Duration::from_secs(stop.time);
-            if tokio::time::timeout(grace, executor.wait(&id, &ProcessId::Init))
-                .await
-                .is_err()
-            {
-                let _ = executor.kill(&id, SIGKILL, KillScope::All).await;
-                executor.wait(&id, &ProcessId::Init).await?;
+/// Does the same with each name and prints it; what fails is told, and the others are done all the same.
+pub(crate) async fn each(names: &[String], work: impl AsyncFn(&str) -> Result<()>) -> u8 {
+    let mut code = 0;
+    for name in names {
+        match work(name).await {
+            Ok(()) => println!("{name}"),
+            Err(error) => {
+                eprintln!("longshore: {error:#}");
+                code = 1;
             }
         }
-        println!("{name}");
     }
-    Ok(0)
+    code
+}
+
+pub(crate) async fn stop(site: &Site, stop: Stop) -> Result<u8> {
+    let grace = Duration::from_secs(stop.time);
+    Ok(each(&stop.containers, async |name| stop_one(site, name, grace).await).await)
+}
+
+async fn stop_one(site: &Site, name: &str, grace: Duration) -> Result<()> {
+    let (executor, id) = (site.executor()?, ContainerId::new(name)?);
+    if executor.state(&id).await?.status == Status::Stopped {
+        return Ok(());
+    }
+    // It may end before the signal comes, which is what was asked for.
+    let _ = executor
+        .kill(&id, stop_signal(site, name).await?, KillScope::Init)
+        .await;
+    let ended = tokio::time::timeout(grace, executor.wait(&id, &ProcessId::Init)).await;
+    if ended.is_err() {
+        let _ = executor.kill(&id, SIGKILL, KillScope::All).await;
+        executor.wait(&id, &ProcessId::Init).await?;
+    }
+    Ok(())
+}
+
+/// The signal that its image asks for, noted on its record when it was made.
+async fn stop_signal(site: &Site, name: &str) -> Result<i32> {
+    // Closed again before the wait, so that other commands may open it.
+    let record = site.engine().await?.find_container(name).await?.record().await?;
+    let signal = record.extensions.get(STOP_SIGNAL).and_then(|signal| signal.as_str());
+    Ok(signal.map(signal_number).transpose()?.unwrap_or(SIGTERM))
 }
 
 pub(crate) async fn kill(site: &Site, kill: Kill) -> Result<u8> {
-    let signal = signal_number(&kill.signal)?;
-    for name in &kill.containers {
-        site.executor()?
-            .kill(&ContainerId::new(name)?, signal, KillScope::Init)
-            .await?;
-        println!("{name}");
-    }
-    Ok(0)
+    let (signal, executor) = (signal_number(&kill.signal)?, site.executor()?);
+    let kill_one = async |name: &str| Ok(executor.kill(&ContainerId::new(name)?, signal, KillScope::Init).await?);
+    Ok(each(&kill.containers, kill_one).await)
 }
 
 pub(crate) async fn remove(site: &Site, remove: Rm) -> Result<u8> {
@@ -119,15 +138,14 @@ pub(crate) async fn remove(site: &Site, remove: Rm) -> Result<u8> {
     } else {
         DeleteMode::Stopped
     };
-    for name in &remove.containers {
+    let remove_one = async |name: &str| {
         let container = engine.find_container(name).await?;
         container.delete(mode).await.with_context(|| match remove.force {
             true => format!("removing {name}"),
             false => format!("removing {name} (it must have stopped; -f kills it first)"),
         })?;
-        // A container that ran in the foreground has none.
-        let _ = std::fs::remove_file(site.log(&ContainerId::new(name)?));
-        println!("{name}");
-    }
-    Ok(0)
+        site.remove_log(name);
+        Ok(())
+    };
+    Ok(each(&remove.containers, remove_one).await)
 }

@@ -8,8 +8,10 @@ use longshore::{Engine, Image};
 use longshore_examples::quickstart::Source;
 
 use crate::arguments::{Images, Pull, Rmi};
+use crate::containers::each;
 use crate::open::Site;
 use crate::progress::Progress;
+use crate::storage;
 
 pub(crate) async fn pull(site: &Site, pull: Pull) -> Result<u8> {
     let image = fetch(site.engine().await?, &pull.image, pull.platform.as_deref()).await?;
@@ -57,11 +59,9 @@ pub(crate) async fn list(site: &Site, list: Images) -> Result<u8> {
 
 pub(crate) async fn remove(site: &Site, remove: Rmi) -> Result<u8> {
     let engine = site.engine().await?;
-    for image in &remove.images {
-        engine.remove_image(image).await?;
-        println!("{image}");
-    }
-    Ok(0)
+    let code = each(&remove.images, async |image| Ok(engine.remove_image(image).await?)).await;
+    storage::free(&engine).await?;
+    Ok(code)
 }
 
 /// Bytes for people.

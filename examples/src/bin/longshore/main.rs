@@ -11,13 +11,14 @@ mod logs;
 mod open;
 mod progress;
 mod run;
+mod storage;
 mod terminal;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Cli, Command};
+use arguments::{Cli, Command, SystemCommand};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -68,6 +69,12 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Logs(logs) => logs::print(&site, logs).await,
         Command::Stop(stop) => containers::stop(&site, stop).await,
         Command::Kill(kill) => containers::kill(&site, kill).await,
+        Command::Gc(collect) => storage::collect(&site, collect).await,
+        Command::Prune(prune) => storage::prune(&site, prune).await,
+        Command::System(system) => match system.command {
+            SystemCommand::Df => storage::usage(&site).await,
+            SystemCommand::Prune(prune) => storage::prune(&site, prune).await,
+        },
         Command::Rm(remove) => containers::remove(&site, remove).await,
     }
 }

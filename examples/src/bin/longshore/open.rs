@@ -46,6 +46,13 @@ impl Site {
     pub(crate) fn log(&self, id: &ContainerId) -> PathBuf {
         self.root.join("logs").join(format!("{id}.log"))
     }
+
+    /// Removes the log of a container that is gone. One that ran in the foreground has none.
+    pub(crate) fn remove_log(&self, id: &str) {
+        if let Ok(id) = ContainerId::new(id) {
+            let _ = std::fs::remove_file(self.log(&id));
+        }
+    }
 }
 
 /// An id that nobody has yet, as Docker shows them: twelve hexadecimal digits.

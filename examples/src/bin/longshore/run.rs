@@ -18,6 +18,9 @@ use crate::terminal::{self, Screen};
 /// The fact on a container's record that holds the command for `ps`.
 pub(crate) const COMMAND: &str = "longshore.command";
 
+/// The fact on a container's record that holds the signal by which it wants to be stopped.
+pub(crate) const STOP_SIGNAL: &str = "longshore.stop-signal";
+
 /// Tells a copy of this program that it is the one in the background, and the name of its container.
 const SUPERVISE: &str = "LONGSHORE_SUPERVISE";
 
@@ -186,6 +189,10 @@ async fn create(engine: &Engine, run: &Run, name: &str, image: &Image, io: Io) -
         .spec(move |spec| options.apply(spec));
     if !run.command.is_empty() {
         builder = builder.args(run.command.clone());
+    }
+    let config = image.config().config().as_ref();
+    if let Some(signal) = config.and_then(|config| config.stop_signal().as_ref()) {
+        builder = builder.extension(STOP_SIGNAL, signal.clone().into());
     }
     Ok(builder.extension(COMMAND, shown(run, image).into()).create().await?)
 }
