@@ -141,7 +141,8 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     if !metadata.is_file() {
         return Err(refuse("it is not a regular file".to_owned()));
     }
-    let mut bytes = Vec::new();
+    // One more than there is, so that the end is seen without another read into a larger buffer.
+    let mut bytes = Vec::with_capacity(metadata.len().min(CONFIG_LIMIT) as usize + 1);
     file.take(CONFIG_LIMIT + 1)
         .read_to_end(&mut bytes)
         .map_err(Error::io("reading", path))?;

@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -19,11 +20,11 @@ mod remove;
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) kind: Kind,
-    pub(super) group: Group,
-    /// The group that it is in; `None` if that is gone.
-    pub(super) above: Option<Group>,
+    pub(super) group: Arc<Group>,
+    /// The group that it is in.
+    pub(super) above: Arc<Group>,
     /// The group that `above` is in, if `above` is the one that all of ours are in.
-    pub(super) grandparent: Option<Group>,
+    pub(super) grandparent: Option<Arc<Group>>,
     pub(super) name: OsString,
 }
 

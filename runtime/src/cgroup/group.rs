@@ -33,7 +33,7 @@ impl AsFd for Group {
 impl Group {
     /// Opens a hierarchy by its mount point.
     pub(super) fn root(mount_point: &Path) -> Result<Self> {
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let dir = rustix::fs::open(mount_point, flags, Mode::empty())
             .map_err(|e| failed(mount_point, "open the hierarchy", e))?;
         Ok(Self {
@@ -42,19 +42,13 @@ impl Group {
         })
     }
 
-    /// Opens a group beneath this one, or (with an empty path) this one again; `None` if it does not exist.
+    /// Opens a group beneath this one; `None` if it does not exist.
     pub(super) fn find(&self, relative: &Path) -> Result<Option<Self>> {
-        let itself = relative.as_os_str().is_empty();
-        let path = if itself {
-            self.path.clone()
-        } else {
-            self.path.join(relative)
-        };
-        let relative = if itself { Path::new(".") } else { relative };
+        let path = self.path.join(relative);
         match rustix::fs::openat2(
             &self.dir,
             relative,
-            OFlags::DIRECTORY | OFlags::CLOEXEC,
+            OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC,
             Mode::empty(),
             BENEATH,
         ) {
@@ -125,7 +119,9 @@ impl Group {
     pub(super) fn children(&self) -> Result<Vec<PathBuf>> {
         let fault = |e| failed(&self.path, "list the groups inside", e);
         let mut names = Vec::new();
-        for entry in Dir::read_from(&self.dir).map_err(fault)? {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let dir = rustix::fs::openat(&self.dir, ".", flags, Mode::empty()).map_err(fault)?;
+        for entry in Dir::new(dir).map_err(fault)? {
             let entry = entry.map_err(fault)?;
             let name = entry.file_name().to_bytes();
             if entry.file_type() == FileType::Directory && name != b"." && name != b".." {

@@ -3,6 +3,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use crate::host::read_proc;
 use crate::{Error, Result};
 
 /// Which versions of cgroups a machine has mounted.
@@ -64,7 +65,7 @@ impl Host {
     /// [`Io`](crate::ErrorKind::Io) if `/proc` can't be read.
     pub fn detect() -> Result<Self> {
         let read = |path: &str| {
-            std::fs::read(path).map_err(|source| Error::Io {
+            read_proc(path).map_err(|source| Error::Io {
                 action: format!("read {path}"),
                 source,
             })

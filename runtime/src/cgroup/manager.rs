@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -25,7 +26,7 @@ const WALKS: usize = 100;
 pub struct Manager {
     host: Host,
     /// The hierarchies' directories, in the order of the host's list.
-    roots: Vec<Group>,
+    roots: Vec<Arc<Group>>,
 }
 
 impl Manager {
@@ -36,8 +37,11 @@ impl Manager {
     pub fn detect() -> Result<Self> {
         let mut host = Host::detect()?;
         let mut roots = Vec::new();
-        host.hierarchies
-            .retain(|h| Group::root(&h.mount_point).map(|root| roots.push(root)).is_ok());
+        host.hierarchies.retain(|h| {
+            Group::root(&h.mount_point)
+                .map(|root| roots.push(Arc::new(root)))
+                .is_ok()
+        });
         Ok(Self { host, roots })
     }
 
@@ -93,8 +97,8 @@ impl Manager {
             let Some(at) = self.host.hierarchies.iter().position(|h| h.mount_point == place.mount) else {
                 continue;
             };
-            if let Some(group) = self.roots[at].find(&place.path)? {
-                cgroup.members.push(self.member(at, group, place)?);
+            if let Some(chain) = self.descend(at, &place.path)? {
+                cgroup.members.push(self.member(at, &chain, place));
             }
         }
         Ok(cgroup)
@@ -114,12 +118,12 @@ impl Manager {
                 _ => None,
             };
             for path in [wanted.within(hierarchy).ok(), beside].into_iter().flatten() {
-                if let Some(group) = self.roots[at].find(&path)? {
+                if let Some(chain) = self.descend(at, &path)? {
                     let place = Place {
                         mount: hierarchy.mount_point.clone(),
                         path,
                     };
-                    cgroup.members.push(self.member(at, group, &place)?);
+                    cgroup.members.push(self.member(at, &chain, &place));
                     cgroup.location.places.push(place);
                     break;
                 }
@@ -199,7 +203,7 @@ impl Manager {
                 mount: hierarchy.mount_point.clone(),
                 path,
             };
-            cgroup.members.push(self.member(at, made, &place)?);
+            cgroup.members.push(self.member(at, &made, &place));
             cgroup.location.places.push(place);
         }
         if cgroup.members.is_empty()
@@ -253,29 +257,37 @@ impl Manager {
         )
     }
 
-    fn member(&self, at: usize, group: Group, place: &Place) -> Result<Member> {
-        let root = &self.roots[at];
-        let parent = place.path.parent().unwrap_or(Path::new(""));
-        let above = root.find(parent)?;
-        let grandparent = match parent.parent() {
-            Some(grandparent) if parent.file_name() == Some(OsStr::new(PARENT)) => root.find(grandparent)?,
-            _ => None,
-        };
-        let name = place.path.file_name().unwrap_or_default().to_owned();
-        Ok(Member {
+    /// The groups from a hierarchy's root to one that exists, each opened once.
+    fn descend(&self, at: usize, path: &Path) -> Result<Option<Vec<Arc<Group>>>> {
+        let mut chain = vec![Arc::clone(&self.roots[at])];
+        for name in path {
+            match chain[chain.len() - 1].find(Path::new(name))? {
+                Some(group) => chain.push(Arc::new(group)),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(chain))
+    }
+
+    /// The last group of a chain from the root.
+    fn member(&self, at: usize, chain: &[Arc<Group>], place: &Place) -> Member {
+        let upwards = |steps: usize| chain.len().checked_sub(1 + steps).map(|i| Arc::clone(&chain[i]));
+        let root = || Arc::clone(&self.roots[at]);
+        let is_shared = place.path.parent().and_then(Path::file_name) == Some(OsStr::new(PARENT));
+        Member {
             kind: self.host.hierarchies[at].kind.clone(),
-            group,
-            above,
-            grandparent,
-            name,
-        })
+            group: upwards(0).unwrap_or_else(root),
+            above: upwards(1).unwrap_or_else(root),
+            grandparent: if is_shared { upwards(2) } else { None },
+            name: place.path.file_name().unwrap_or_default().to_owned(),
+        }
     }
 
     /// Makes a group and those above it that are missing.
-    fn make(&self, at: usize, path: &Path, ours: bool, limits: &Limits) -> Result<Group> {
+    fn make(&self, at: usize, path: &Path, ours: bool, limits: &Limits) -> Result<Vec<Arc<Group>>> {
         for _ in 0..WALKS {
-            if let Some(group) = self.walk(at, path, ours, limits)? {
-                return Ok(group);
+            if let Some(chain) = self.walk(at, path, ours, limits)? {
+                return Ok(chain);
             }
         }
         let path = self.roots[at].path.join(path);
@@ -287,13 +299,12 @@ impl Manager {
     }
 
     /// One try; `None` if a group of the path vanished on the way.
-    fn walk(&self, at: usize, path: &Path, ours: bool, limits: &Limits) -> Result<Option<Group>> {
+    fn walk(&self, at: usize, path: &Path, ours: bool, limits: &Limits) -> Result<Option<Vec<Arc<Group>>>> {
         let hierarchy = &self.host.hierarchies[at];
-        let Some(mut group) = self.roots[at].find(Path::new(""))? else {
-            return Ok(None);
-        };
+        let mut chain = vec![Arc::clone(&self.roots[at])];
         let mut names = path.iter().peekable();
         while let Some(name) = names.next() {
+            let group = Arc::clone(&chain[chain.len() - 1]);
             if hierarchy.is_v2() {
                 prepare::enable(&group, &self.host, limits)?;
             }
@@ -304,6 +315,14 @@ impl Manager {
                 source,
             };
             let last = names.peek().is_none();
+            // Those on the way are there but for the first container of all.
+            if !last
+                && !hierarchy.has("cpuset")
+                && let Some(next) = group.find(Path::new(name))?
+            {
+                chain.push(Arc::new(next));
+                continue;
+            }
             let mut fresh = match group.make(name) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
                 made => made.map_err(fault)?,
@@ -332,9 +351,9 @@ impl Manager {
             if hierarchy.has("cpuset") {
                 prepare::inherit_cpuset(&group, &next)?;
             }
-            group = next;
+            chain.push(Arc::new(next));
         }
-        Ok(Some(group))
+        Ok(Some(chain))
     }
 }
 

@@ -47,7 +47,7 @@ impl Cgroup {
         self.members
             .iter()
             .find(|m| m.serves(Home::V1, controller))
-            .map(|m| &m.group)
+            .map(|m| &*m.group)
     }
 
     /// The v2 group, if it has a file.
@@ -55,7 +55,7 @@ impl Cgroup {
         self.members
             .iter()
             .find(|m| m.serves(Home::V2, ""))
-            .map(|m| &m.group)
+            .map(|m| &*m.group)
             .filter(|g| g.has(file))
     }
 

@@ -18,13 +18,16 @@ pub(crate) struct Spawned {
     pub(crate) ancestor: Ancestor,
 }
 
-type Job = Box<dyn FnOnce() -> Option<OwnedFd> + Send>;
+pub(crate) type Job = Box<dyn FnOnce() -> Option<OwnedFd> + Send>;
 
-/// The one thread that clones. The kernel sends the parent-death signal when the *thread* that cloned ends, so it ends only when the
-/// host does, or when nobody can ask it any more and its last child has ended.
+/// Who clones.
 #[derive(Debug)]
-pub(crate) struct Spawner {
-    jobs: mpsc::Sender<Job>,
+pub(crate) enum Spawner {
+    /// One thread. The kernel sends the parent-death signal when the *thread* that cloned ends, so it ends only when the host
+    /// does, or when nobody can ask it any more and its last child has ended.
+    Thread(mpsc::Sender<Job>),
+    /// Whoever calls.
+    Caller,
 }
 
 impl Spawner {
@@ -35,11 +38,14 @@ impl Spawner {
             .name("longshore-spawn".into())
             .spawn(move || serve(&queue))
             .map_err(io_error("start the thread that clones"))?;
-        Ok(Self { jobs })
+        Ok(Self::Thread(jobs))
     }
 
     /// Clones a child that runs the program. Blocks for as long as the clone takes.
     pub(crate) fn spawn(&self, program: Arc<Program>, inputs: Inputs, cgroup: Option<OwnedFd>) -> Result<Spawned> {
+        let Self::Thread(jobs) = self else {
+            return spawn_here(&program, inputs, cgroup);
+        };
         let (answer, answered) = mpsc::sync_channel(1);
         let job: Job = Box::new(move || {
             let spawned = clone_child(&program, inputs, cgroup.as_ref().map(AsFd::as_fd));
@@ -48,8 +54,7 @@ impl Spawner {
             watched
         });
         let gone = |_| std::io::Error::other("the thread that clones has ended");
-        self.jobs
-            .send(job)
+        jobs.send(job)
             .map_err(|_| gone(mpsc::RecvError))
             .map_err(io_error("clone a container's init process"))?;
         answered
@@ -57,6 +62,14 @@ impl Spawner {
             .map_err(gone)
             .map_err(io_error("clone a container's init process"))?
     }
+}
+
+/// Clones on this thread, with every signal blocked meanwhile: no handler of the host may run in the child.
+fn spawn_here(program: &Program, inputs: Inputs, cgroup: Option<OwnedFd>) -> Result<Spawned> {
+    let before = set_signal_mask(SignalMask::ALL).map_err(io_error("block signals"))?;
+    let spawned = clone_child(program, inputs, cgroup.as_ref().map(AsFd::as_fd));
+    let _ = set_signal_mask(before);
+    spawned
 }
 
 fn serve(queue: &mpsc::Receiver<Job>) {

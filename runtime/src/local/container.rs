@@ -11,7 +11,7 @@ use super::reactor::Reactor;
 use super::record::{Record, StateDir, Written};
 use super::start_socket;
 use crate::cgroup::{Cgroup, Manager};
-use crate::{ContainerId, Result, State, Status};
+use crate::{ContainerId, ExitStatus, Result, State, Status};
 
 const SIGKILL: i32 = 9;
 
@@ -100,8 +100,8 @@ impl Container {
     }
 
     /// Sees to it that the end of init is noticed and recorded.
-    pub(crate) fn watch(&self, reactor: &Reactor) -> Result<()> {
-        let Some(pidfd) = &self.init.pidfd else {
+    pub(crate) fn watch(&self, reactor: Option<&Reactor>) -> Result<()> {
+        let (Some(reactor), Some(pidfd)) = (reactor, &self.init.pidfd) else {
             return Ok(());
         };
         if self.watching.swap(true, Ordering::AcqRel) {
@@ -132,8 +132,19 @@ impl Container {
         if self.watching.load(Ordering::Acquire) {
             futures::executor::block_on(self.init.wait_for_exit());
         } else if let Some(pidfd) = &self.init.pidfd {
-            crate::host::wait_for_end(pidfd);
+            // Not watched: a child if this program has no reactor, and a stranger otherwise, whose parent records it.
+            crate::host::wait_and_reap(pidfd);
         }
+    }
+
+    /// Waits for the end of init on this thread, and records it. Blocks.
+    pub(crate) fn wait_here(&self) -> Option<ExitStatus> {
+        let known = self.init.status().is_some();
+        let exit = self.init.wait_here()?;
+        if !known {
+            let _ = self.dir.save_exit(exit);
+        }
+        Some(exit)
     }
 
     /// Whether its PID namespace is its own, so that no process outlives init.

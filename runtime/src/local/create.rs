@@ -148,7 +148,7 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
         container: Some(Arc::clone(&container)),
     };
     if reaper == Reaper::Executor {
-        container.watch(&shared.reactor)?;
+        container.watch(shared.reactor.as_ref())?;
     }
     Ok(pending)
 }

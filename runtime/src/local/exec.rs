@@ -104,8 +104,8 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
         .map(OwnedFd::try_clone)
         .transpose()
         .map_err(io_error("duplicate a pidfd"))?;
-    if let Some(watched) = watched {
-        shared.reactor.watch(watched, move |exit| process.ended(exit))?;
+    if let (Some(watched), Some(reactor)) = (watched, &shared.reactor) {
+        reactor.watch(watched, move |exit| process.ended(exit))?;
     }
     Ok(pending)
 }

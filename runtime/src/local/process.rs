@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use futures::channel::oneshot;
 use futures::future::{BoxFuture, FutureExt, Shared};
 
+use super::reactor::exit_of;
 use crate::ExitStatus;
 
 /// A process of a container that this program watches.
@@ -66,6 +67,18 @@ impl Watched {
             Ok(status) => Some(status),
             Err(told) => told.await.ok(),
         }
+    }
+
+    /// Waits for the end on this thread, and reaps; `None` for one that had ended before this program knew of it.
+    pub(crate) fn wait_here(&self) -> Option<ExitStatus> {
+        if let Some(status) = self.status() {
+            return Some(status);
+        }
+        let pidfd = self.pidfd.as_ref()?;
+        crate::host::wait_for_end(pidfd);
+        let status = exit_of(pidfd);
+        self.ended(status);
+        Some(status)
     }
 
     /// Waits for the end, and for the output.

@@ -118,9 +118,11 @@ fn ended(shared: &Shared, key: u64) {
         return;
     };
     let _ = epoll::delete(&shared.epoll, pidfd.as_fd());
-    let code = reap(&pidfd)
-        .ok()
-        .and_then(longshore_linux::Exit::shell_code)
-        .unwrap_or(255);
-    on_exit(ExitStatus::now(code));
+    on_exit(exit_of(pidfd));
+}
+
+/// Reaps a process that has ended.
+pub(super) fn exit_of(pidfd: impl AsFd) -> ExitStatus {
+    let code = reap(pidfd).ok().and_then(longshore_linux::Exit::shell_code);
+    ExitStatus::now(code.unwrap_or(255))
 }

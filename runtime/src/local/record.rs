@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Location;
-use crate::host::io_error;
+use crate::host::{io_error, read_proc};
 use crate::{ContainerId, Error, ExitStatus, Lifetime, Result};
 
 /// A process that is not mistaken for a later one of the same pid.
@@ -27,7 +27,8 @@ impl ProcessName {
     /// Names a process that is known to be there: a child that is not reaped, or the caller.
     pub(crate) fn of(pid: i32) -> Result<Self> {
         let path = format!("/proc/{pid}/stat");
-        let stat = fs::read_to_string(&path).map_err(io_error(format!("read {path}")))?;
+        let stat = read_proc(&path).map_err(io_error(format!("read {path}")))?;
+        let stat = String::from_utf8_lossy(&stat);
         // The second field is the program's name in parentheses, and may have spaces and parentheses in it.
         let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
         let start = fields.split_ascii_whitespace().nth(19).and_then(|f| f.parse().ok());

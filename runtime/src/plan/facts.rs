@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use crate::host::read_proc;
 use crate::{Error, Result, cgroup};
 
 /// What a plan has to know of the machine and of the calling process.
@@ -36,6 +37,11 @@ impl HostFacts {
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the kernel does not tell its release or the process's capabilities.
     pub fn gather() -> Result<Self> {
+        Self::gather_with(cgroup::Host::detect()?)
+    }
+
+    /// Asks for all but the cgroup hierarchies, which are known.
+    pub(crate) fn gather_with(cgroups: cgroup::Host) -> Result<Self> {
         const CAP_SYS_ADMIN: u64 = 1 << 21;
         let capabilities = longshore_linux::capabilities().map_err(|e| Error::Io {
             action: "read the process's own capabilities".into(),
@@ -51,10 +57,10 @@ impl HostFacts {
                 Privilege::None
             },
             kernel: parse_release(&uname.release().to_string_lossy()),
-            cgroups: cgroup::Host::detect()?,
-            last_capability: std::fs::read_to_string("/proc/sys/kernel/cap_last_cap")
+            cgroups,
+            last_capability: read_proc("/proc/sys/kernel/cap_last_cap")
                 .ok()
-                .and_then(|s| s.trim().parse().ok())
+                .and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse().ok())
                 .unwrap_or(40),
         })
     }

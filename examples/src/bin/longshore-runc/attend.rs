@@ -114,7 +114,7 @@ impl Connection {
         };
         let resizer = session.as_ref().map(Session::resizer).transpose()?;
         resizer.iter().for_each(Resizer::resize);
-        signals.serve(pid, resizer, log.try_clone()?)?;
+        signals.serve(pid, resizer.as_ref(), log)?;
         let status = executor.wait(id, process).await?;
         if let Some(session) = session {
             session.finish();

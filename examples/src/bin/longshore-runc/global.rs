@@ -111,7 +111,7 @@ impl Global {
 
     /// The executor, whose state directory is made if it is missing.
     pub(crate) fn executor(&self) -> anyhow::Result<LinuxExecutor> {
-        Ok(LinuxExecutor::open(&self.root)?)
+        Ok(LinuxExecutor::open_on_this_thread(&self.root)?)
     }
 
     /// The executor, for a command on a container that is there: nothing is made on disk for one that is not.

@@ -7,6 +7,8 @@ use longshore_linux::send_signal;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::console::Resizer;
@@ -40,54 +42,57 @@ impl Signals {
         ))
     }
 
-    /// Starts the thread that passes signals on to a process, resizes its terminal, and reaps orphans. It ends with the program.
-    pub(crate) fn serve(self, pid: u32, resizer: Option<Resizer>, log: Log) -> anyhow::Result<()> {
+    /// Passes signals on to a process, resizes its terminal, and reaps orphans, until the process ends.
+    pub(crate) fn serve(&self, pid: u32, resizer: Option<&Resizer>, log: &Log) -> anyhow::Result<()> {
         let pid = i32::try_from(pid)
             .ok()
             .and_then(Pid::from_raw)
             .context("the process has no pid")?;
         // It is our child and not reaped yet, so that the pid is still its own; none means that it has ended already.
-        let target = pidfd_open(pid, PidfdFlags::empty()).ok();
+        let Ok(target) = pidfd_open(pid, PidfdFlags::empty()) else {
+            return Ok(());
+        };
         let server = Server {
             pid,
             target,
             resizer,
             log,
         };
-        let run = move || {
-            while let Ok(Some(signal)) = self.0.read_signal() {
+        loop {
+            let mut fds = [
+                PollFd::new(&server.target, PollFlags::IN),
+                PollFd::new(&self.0, PollFlags::IN),
+            ];
+            retry_on_intr(|| poll(&mut fds, None)).context("wait for the process and for signals")?;
+            if !fds[0].revents().is_empty() {
+                return Ok(());
+            }
+            if let Ok(Some(signal)) = self.0.read_signal() {
                 server.handle(signal.ssi_signo);
             }
-        };
-        std::thread::Builder::new()
-            .name("signals".into())
-            .spawn(run)
-            .context("start the thread for signals")?;
-        Ok(())
+        }
     }
 }
 
 #[derive(Debug)]
-struct Server {
+struct Server<'a> {
     pid: Pid,
-    target: Option<OwnedFd>,
-    resizer: Option<Resizer>,
-    log: Log,
+    target: OwnedFd,
+    resizer: Option<&'a Resizer>,
+    log: &'a Log,
 }
 
-impl Server {
+impl Server<'_> {
     fn handle(&self, number: u32) {
         let Ok(signal) = i32::try_from(number) else { return };
         match Signal::try_from(signal) {
             Ok(Signal::SIGCHLD) => self.reap_strangers(),
-            Ok(Signal::SIGWINCH) if self.resizer.is_some() => self.resizer.iter().for_each(Resizer::resize),
+            Ok(Signal::SIGWINCH) if self.resizer.is_some() => self.resizer.into_iter().for_each(Resizer::resize),
             _ => {
                 self.log
                     .debug(|| format!("forwarding signal {signal} to {}", self.pid.as_raw_pid()));
-                if let Some(target) = &self.target {
-                    // One that has ended in this moment needs no signal.
-                    let _ = send_signal(target, signal);
-                }
+                // One that has ended in this moment needs no signal.
+                let _ = send_signal(&self.target, signal);
             }
         }
     }

@@ -133,7 +133,7 @@ impl Cgroup {
     }
 
     fn v2(&self) -> Option<&Group> {
-        self.members.iter().find(|m| m.is_v2()).map(|m| &m.group)
+        self.members.iter().find(|m| m.is_v2()).map(|m| &*m.group)
     }
 
     fn freezer(&self) -> Result<Freezer<'_>> {

@@ -31,7 +31,7 @@ impl Cgroup {
 
 impl Member {
     fn remove(&self, end: Instant) -> Result<()> {
-        let Some(above) = &self.above else { return Ok(()) };
+        let above = &self.above;
         let mut pause = Duration::from_micros(50);
         loop {
             match above.unmake(&self.name) {
