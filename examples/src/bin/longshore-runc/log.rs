@@ -64,6 +64,21 @@ impl Log {
         Ok(self)
     }
 
+    /// The same log, for another thread.
+    pub(crate) fn try_clone(&self) -> anyhow::Result<Self> {
+        let file = self
+            .file
+            .as_ref()
+            .map(File::try_clone)
+            .transpose()
+            .context("duplicate the log's descriptor")?;
+        Ok(Self {
+            file,
+            form: self.form,
+            debug: self.debug,
+        })
+    }
+
     /// A message for the maintainers.
     pub(crate) fn debug(&self, message: impl FnOnce() -> String) {
         if self.debug {
