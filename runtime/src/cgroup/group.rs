@@ -115,13 +115,17 @@ impl Group {
         }
     }
 
+    /// All files and groups inside.
+    pub(super) fn entries(&self) -> Result<Dir, Errno> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        Dir::new(rustix::fs::openat(&self.dir, ".", flags, Mode::empty())?)
+    }
+
     /// The names of the groups inside.
     pub(super) fn children(&self) -> Result<Vec<PathBuf>> {
         let fault = |e| failed(&self.path, "list the groups inside", e);
         let mut names = Vec::new();
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let dir = rustix::fs::openat(&self.dir, ".", flags, Mode::empty()).map_err(fault)?;
-        for entry in Dir::new(dir).map_err(fault)? {
+        for entry in self.entries().map_err(fault)? {
             let entry = entry.map_err(fault)?;
             let name = entry.file_name().to_bytes();
             if entry.file_type() == FileType::Directory && name != b"." && name != b".." {

@@ -1,4 +1,5 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -32,9 +33,13 @@ pub struct OomWatch {
 #[derive(Debug)]
 enum Source {
     /// An eventfd that the kernel counts up: cgroup-v1/memory.rst, section 10.
-    V1 { counter: OwnedFd, group: Group },
+    V1 { counter: OwnedFd, group: Arc<Group> },
     /// `memory.events`, which wakes poll(2), and the kills that were told: cgroup-v2.rst, "Memory Interface Files".
-    V2 { events: OwnedFd, told: u64, group: Group },
+    V2 {
+        events: OwnedFd,
+        told: u64,
+        group: Arc<Group>,
+    },
     /// No group counts its memory.
     None,
 }
@@ -53,7 +58,7 @@ impl Cgroup {
             Source::V2 {
                 events,
                 told,
-                group: again(v2)?,
+                group: Arc::clone(v2),
             }
         } else {
             Source::None
@@ -67,12 +72,7 @@ fn open(group: &Group, file: &str, flags: OFlags) -> Result<OwnedFd> {
     opened.map_err(|errno| failed(&group.path.join(file), "open", errno))
 }
 
-fn again(group: &Group) -> Result<Group> {
-    let found = group.find(std::path::Path::new(""))?;
-    found.ok_or_else(|| failed(&group.path, "open the group again", Errno::NOENT))
-}
-
-fn of_v1(group: &Group) -> Result<Source> {
+fn of_v1(group: &Arc<Group>) -> Result<Source> {
     use std::os::fd::AsRawFd;
     let fault = |errno| failed(&group.path, "watch for the want of memory", errno);
     let counter = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(fault)?;
@@ -81,7 +81,7 @@ fn of_v1(group: &Group) -> Result<Source> {
     group.write("cgroup.event_control", &line).map_err(fault)?;
     Ok(Source::V1 {
         counter,
-        group: again(group)?,
+        group: Arc::clone(group),
     })
 }
 

@@ -4,6 +4,8 @@ mod memory;
 mod other;
 mod parse;
 
+use std::sync::Arc;
+
 use super::control::Cgroup;
 use super::group::Group;
 use super::host::Home;
@@ -43,19 +45,19 @@ impl Cgroup {
         }
     }
 
-    pub(super) fn v1(&self, controller: &str) -> Option<&Group> {
+    pub(super) fn v1(&self, controller: &str) -> Option<&Arc<Group>> {
         self.members
             .iter()
             .find(|m| m.serves(Home::V1, controller))
-            .map(|m| &*m.group)
+            .map(|m| &m.group)
     }
 
     /// The v2 group, if it has a file.
-    pub(super) fn v2_with(&self, file: &str) -> Option<&Group> {
+    pub(super) fn v2_with(&self, file: &str) -> Option<&Arc<Group>> {
         self.members
             .iter()
             .find(|m| m.serves(Home::V2, ""))
-            .map(|m| &*m.group)
+            .map(|m| &m.group)
             .filter(|g| g.has(file))
     }
 

@@ -1,7 +1,4 @@
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
-
-use rustix::fs::Dir;
 
 use super::super::control::Cgroup;
 use super::super::group::{Group, failed};
@@ -78,7 +75,7 @@ impl Group {
     fn huge_pages(&self, end: &str) -> Result<Vec<String>> {
         let fault = |e| failed(&self.path, "list the files", e);
         let mut sizes = Vec::new();
-        for entry in Dir::read_from(self.as_fd()).map_err(fault)? {
+        for entry in self.entries().map_err(fault)? {
             let entry = entry.map_err(fault)?;
             let name = entry.file_name().to_string_lossy();
             let size = name.strip_prefix("hugetlb.").and_then(|rest| rest.strip_suffix(end));
