@@ -243,7 +243,6 @@ fn what_is_not_supported_is_an_error() {
         &["--rootless", "true", "run", &id],
         &["run", "--no-pivot", &id],
         &["exec", "--cgroup", "x", &id, "true"],
-        &["update", "--l3-cache-schema", "x", &id],
     ] {
         let ran = bench.ours(args);
         assert!(

@@ -3,13 +3,11 @@ mod io;
 mod memory;
 mod other;
 mod parse;
-
-use std::sync::Arc;
-
 use super::control::Cgroup;
 use super::group::Group;
 use super::host::Home;
 use crate::{Pressure, Result, Stats};
+use std::sync::Arc;
 
 use parse::Table;
 

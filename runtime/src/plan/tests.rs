@@ -215,7 +215,7 @@ fn hooks_are_met_before_the_root_is_entered_and_after_the_start() {
         "meet host: placed",
         "open \"/bundle/rootfs\"",
         "undumpable",
-        "root rbind \"/bundle/rootfs\"",
+        "root rbind \"/bundle/rootfs\" private",
         "move the root onto slot",
         "meet host: hooks",
         "pivot root",
