@@ -35,7 +35,7 @@ mod oom;
 mod path;
 mod stats;
 
-pub use control::{Cgroup, Entry};
+pub use control::{Cgroup, Entry, SubGroup};
 pub use host::{Host, Mode};
 pub use limits::Limits;
 pub use manager::Manager;

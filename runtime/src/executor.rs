@@ -9,6 +9,7 @@ use longshore_linux::Mount;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::SubGroup;
 use crate::{ContainerId, Io, Result, Stats};
 
 /// How a container's life depends on the program that made it.
@@ -115,6 +116,8 @@ pub struct ExecRequest {
     pub descriptors: Vec<OwnedFd>,
     /// What happens if the container is frozen.
     pub when_paused: WhenPaused,
+    /// Groups inside the container's in which it is; none is the container's own, or init's where that one takes no processes (cgroup v2).
+    pub groups: Vec<SubGroup>,
     /// Who learns how it ends. One that is left to an heir has no name afterwards.
     pub reaper: Reaper,
 }
@@ -139,6 +142,7 @@ impl ExecRequest {
             io,
             descriptors: Vec::new(),
             when_paused: WhenPaused::default(),
+            groups: Vec::new(),
             reaper: Reaper::default(),
         }
     }
@@ -154,6 +158,13 @@ impl ExecRequest {
     #[must_use]
     pub fn descriptors(mut self, descriptors: Vec<OwnedFd>) -> Self {
         self.descriptors = descriptors;
+        self
+    }
+
+    /// The same in groups inside the container's.
+    #[must_use]
+    pub fn groups(mut self, groups: Vec<SubGroup>) -> Self {
+        self.groups = groups;
         self
     }
 

@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::io::{Read, Write};
 
+use longshore_runtime::cgroup::SubGroup;
 use longshore_runtime::{ContainerId, DeleteMode, ErrorKind, ExecRequest, Executor, Io, ProcessId, Terminal};
 use oci_spec::runtime::Process;
 use serde_json::{Value, json};
@@ -316,4 +317,68 @@ async fn a_created_container_can_be_entered_before_its_start() {
     let exit = place.executor.wait(&id, &ProcessId::Init).await.expect("it ends");
     assert_eq!(exit.code, 3);
     place.executor.delete(&id, DeleteMode::Stopped).await.expect("deleted");
+}
+
+#[tokio::test]
+async fn a_process_enters_a_group_inside_the_containers_and_no_other() {
+    let Some(place) = place() else { return };
+    let id = new_id();
+    let mut sleeper = spec(&["sleep", "1000"]);
+    let cgroup =
+        json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "rw"] });
+    sleeper["mounts"].as_array_mut().expect("a list").push(cgroup);
+    let created = place.executor.create(place.request(&id, &sleeper, Io::null())).await;
+    created.unwrap_or_else(|e| panic!("{}", chain(&e)));
+    place.executor.start(&id).await.expect("started");
+    let process =
+        json!({ "args": ["sleep", "1000"], "cwd": "/", "env": ["PATH=/bin"], "user": { "uid": 0, "gid": 0 } });
+    let request = |name: &str, controllers: &[&str], path: &str| {
+        let process = serde_json::from_value(process.clone()).expect("a process");
+        let controllers = controllers.iter().map(|c| (*c).to_owned()).collect();
+        let path = path.into();
+        ExecRequest::new(name, process, Io::null()).groups(vec![SubGroup { controllers, path }])
+    };
+    for (controllers, path, words) in [
+        (&[][..], "..", "bad sub cgroup path"),
+        (&[], "a/../..", "bad sub cgroup path"),
+        (&[], "nowhere", "adding pid"),
+        (&["whaaat"], "/", "unknown controller whaaat"),
+    ] {
+        let error = place
+            .executor
+            .exec(&id, request("x", controllers, path))
+            .await
+            .expect_err(path);
+        assert!(chain(&error).contains(words), "{path}: {}", chain(&error));
+    }
+    let groups = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it lives");
+    let own = groups(place.executor.state(&id).await.expect("known").pid.expect("it lives"));
+    let pid = place.executor.exec(&id, request("x", &[], "/")).await.expect("it runs");
+    assert_eq!(groups(pid), own);
+
+    // A group inside, made from outside in every hierarchy that the container has a group in.
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("readable");
+    let points = mounts
+        .lines()
+        .filter(|l| l.contains(" - cgroup"))
+        .filter_map(|l| l.split(' ').nth(4));
+    let inside = own
+        .lines()
+        .find_map(|l| l.split(':').nth(2).filter(|p| p.ends_with(id.as_str())));
+    let inside = inside.expect("it has groups").trim_start_matches('/').to_owned();
+    for point in points {
+        let group = std::path::Path::new(point).join(&inside);
+        if group.is_dir() {
+            std::fs::create_dir(group.join("sub")).expect("a group");
+        }
+    }
+    let pid = place
+        .executor
+        .exec(&id, request("y", &[], "sub"))
+        .await
+        .unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let there = groups(pid);
+    assert!(there.lines().any(|l| l.ends_with(&format!("{inside}/sub"))), "{there}");
+    assert!(!there.lines().any(|l| l.ends_with(&inside)), "{there}");
+    place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
 }

@@ -1,10 +1,8 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::group::{Group, failed};
@@ -13,8 +11,11 @@ use super::limits::{Limits, Missing, Write};
 use super::path::Location;
 use crate::{Error, Result};
 
+mod enter;
 mod freeze;
 mod remove;
+
+pub use enter::{Entry, SubGroup};
 
 /// A container's group in one hierarchy.
 #[derive(Debug)]
@@ -50,16 +51,6 @@ pub struct Cgroup {
     pub(super) location: Location,
 }
 
-/// How a child enters the groups.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Entry {
-    /// The v2 group's directory, for `CLONE_INTO_CGROUP` (clone3(2)). Without that call: write `0` into its `cgroup.procs`.
-    pub unified: Option<OwnedFd>,
-    /// The `tasks` files of v1: the child, while it has one thread, writes `0` into each.
-    pub tasks: Vec<OwnedFd>,
-}
-
 impl Cgroup {
     /// Where the groups are, for the state file.
     pub fn location(&self) -> &Location {
@@ -69,34 +60,6 @@ impl Cgroup {
     /// Whether there is no group: nothing is limited, counted, frozen or killed by it.
     pub fn is_none(&self) -> bool {
         self.members.is_empty()
-    }
-
-    /// Descriptors by which a child enters; they may be used for any number of children.
-    ///
-    /// # Errors
-    /// [`Io`](crate::ErrorKind::Io) if a group is gone.
-    pub fn entry(&self) -> Result<Entry> {
-        let mut entry = Entry {
-            unified: None,
-            tasks: Vec::new(),
-        };
-        for member in &self.members {
-            let group = &member.group;
-            if member.is_v2() {
-                let fd = group.as_fd().try_clone_to_owned();
-                entry.unified = Some(fd.map_err(|source| Error::Cgroup {
-                    path: group.path.clone(),
-                    action: "keep the group open".into(),
-                    source,
-                })?);
-            } else {
-                let fd = group.open("tasks", OFlags::WRONLY);
-                entry
-                    .tasks
-                    .push(fd.map_err(|e| failed(&group.path.join("tasks"), "open", e))?);
-            }
-        }
-        Ok(entry)
     }
 
     /// Takes the processes of a container's other groups into those that they are not in yet, also the ones that are born meanwhile.

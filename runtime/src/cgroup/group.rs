@@ -30,6 +30,12 @@ impl AsFd for Group {
     }
 }
 
+impl From<Group> for OwnedFd {
+    fn from(group: Group) -> Self {
+        group.dir
+    }
+}
+
 impl Group {
     /// Opens a hierarchy by its mount point.
     pub(super) fn root(mount_point: &Path) -> Result<Self> {

@@ -36,6 +36,8 @@ pub(super) enum Kind {
 pub(super) struct Hierarchy {
     pub(super) kind: Kind,
     pub(super) mount_point: PathBuf,
+    /// The group that is the root of what is mounted.
+    root: PathBuf,
     /// The group of this process, relative to the mount point; `None` if it is outside of what is mounted.
     pub(super) own: Option<PathBuf>,
 }
@@ -43,6 +45,16 @@ pub(super) struct Hierarchy {
 impl Hierarchy {
     pub(super) fn is_v2(&self) -> bool {
         self.kind == Kind::V2
+    }
+
+    /// The group of another process, relative to the mount point, by its `/proc/<pid>/cgroup`.
+    pub(super) fn group_in(&self, cgroup: &[u8]) -> Option<PathBuf> {
+        let of = |m: &Membership| match &self.kind {
+            Kind::V2 => m.is_v2(),
+            Kind::V1 { controllers, name } => m.controllers == *controllers && m.name == *name,
+        };
+        let member = lines(cgroup).filter_map(membership).find(of)?;
+        relative(&member.path, &self.root)
     }
 
     pub(super) fn has(&self, controller: &str) -> bool {
@@ -103,6 +115,7 @@ impl Host {
                 hierarchies.push(Hierarchy {
                     kind,
                     mount_point: mount.point,
+                    root: mount.root,
                     own,
                 });
             }
@@ -328,6 +341,11 @@ mod tests {
         );
         assert_eq!(own(&Host::parse(mounts, b"0::/docker/xy", ""), "/sys/fs/cgroup"), None);
         assert_eq!(own(&Host::parse(mounts, b"0::/../other", ""), "/sys/fs/cgroup"), None);
+        let host = Host::parse(mounts, b"0::/docker/x", "");
+        let another = |cgroup: &[u8]| host.hierarchies[0].group_in(cgroup);
+        assert_eq!(another(b"4:memory:/m\n0::/docker/x/a/b\n"), Some("a/b".into()));
+        assert_eq!(another(b"0::/docker/y\n"), None);
+        assert_eq!(another(b"4:memory:/docker/x\n"), None);
     }
 
     #[test]

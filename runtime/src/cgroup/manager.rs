@@ -1,3 +1,4 @@
+mod place;
 mod prepare;
 
 use std::collections::BTreeSet;

@@ -1,12 +1,12 @@
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, mpsc};
 
-use longshore_linux::{CloneOptions, Cloned, Namespaces, SignalMask, clone3, has_ended, set_signal_mask};
+use longshore_linux::{CloneOptions, Cloned, Errno, Namespaces, SignalMask, clone3, has_ended, set_signal_mask};
 
 use super::{Inputs, io_error};
-use crate::Result;
 use crate::init::{self, Ancestor};
 use crate::plan::Program;
+use crate::{Error, Result};
 
 /// A process that has just been cloned.
 #[derive(Debug)]
@@ -41,14 +41,14 @@ impl Spawner {
         Ok(Self::Thread(jobs))
     }
 
-    /// Clones a child that runs the program. Blocks for as long as the clone takes.
-    pub(crate) fn spawn(&self, program: Arc<Program>, inputs: Inputs, cgroup: Option<OwnedFd>) -> Result<Spawned> {
+    /// Clones a child that runs the program, into the first of these groups of v2 that takes processes. Blocks for as long as the clone takes.
+    pub(crate) fn spawn(&self, program: Arc<Program>, inputs: Inputs, groups: Vec<OwnedFd>) -> Result<Spawned> {
         let Self::Thread(jobs) = self else {
-            return spawn_here(&program, inputs, cgroup);
+            return spawn_here(&program, inputs, &groups);
         };
         let (answer, answered) = mpsc::sync_channel(1);
         let job: Job = Box::new(move || {
-            let spawned = clone_child(&program, inputs, cgroup.as_ref().map(AsFd::as_fd));
+            let spawned = clone_child(&program, inputs, &groups);
             let watched = spawned.as_ref().ok().and_then(|s| s.pidfd.try_clone().ok());
             let _ = answer.send(spawned);
             watched
@@ -65,9 +65,9 @@ impl Spawner {
 }
 
 /// Clones on this thread, with every signal blocked meanwhile: no handler of the host may run in the child.
-fn spawn_here(program: &Program, inputs: Inputs, cgroup: Option<OwnedFd>) -> Result<Spawned> {
+fn spawn_here(program: &Program, inputs: Inputs, groups: &[OwnedFd]) -> Result<Spawned> {
     let before = set_signal_mask(SignalMask::ALL).map_err(io_error("block signals"))?;
-    let spawned = clone_child(program, inputs, cgroup.as_ref().map(AsFd::as_fd));
+    let spawned = clone_child(program, inputs, groups);
     let _ = set_signal_mask(before);
     spawned
 }
@@ -87,26 +87,51 @@ fn serve(queue: &mpsc::Receiver<Job>) {
 }
 
 #[allow(unsafe_code)]
-fn clone_child(program: &Program, mut inputs: Inputs, cgroup: Option<BorrowedFd<'_>>) -> Result<Spawned> {
+fn clone_child(program: &Program, mut inputs: Inputs, groups: &[OwnedFd]) -> Result<Spawned> {
     let direct = program.join_first.is_empty();
     let mut options = CloneOptions::new(if direct { program.unshare } else { Namespaces::empty() });
-    options.cgroup = cgroup;
-    // Nothing may come between the clone and the child's code: no error text is built before it is known who reads it.
-    // SAFETY: the child goes straight into code that is made for it and never returns.
-    match unsafe { clone3(options) } {
-        Err(errno) => Err(errno).map_err(io_error(format!("clone into new namespaces ({:?})", program.unshare))),
-        Ok(Cloned::Child) if direct => {
-            // SAFETY: this is the child, right after the clone; the inputs hold open descriptors of 3 and above.
-            unsafe { init::run(program, inputs.slots()) }
+    let mut groups = groups.iter().map(AsFd::as_fd);
+    options.cgroup = groups.next();
+    loop {
+        // Nothing may come between the clone and the child's code: no error text is built before it is known who reads it.
+        // SAFETY: the child goes straight into code that is made for it and never returns.
+        match unsafe { clone3(options) } {
+            Err(errno) => {
+                let next = groups.next().filter(|_| is_closed(errno));
+                if next.is_none() {
+                    return Err(refused(program, &options, errno));
+                }
+                options.cgroup = next;
+            }
+            Ok(Cloned::Child) if direct => {
+                // SAFETY: this is the child, right after the clone; the inputs hold open descriptors of 3 and above.
+                unsafe { init::run(program, inputs.slots()) }
+            }
+            Ok(Cloned::Child) => {
+                // SAFETY: as above.
+                unsafe { init::run_helper(program, inputs.slots()) }
+            }
+            Ok(Cloned::Parent { pid, pidfd }) => {
+                return Ok(Spawned {
+                    pidfd,
+                    pid: pid.as_raw_nonzero().get(),
+                    ancestor: if direct { Ancestor::Host } else { Ancestor::Helper },
+                });
+            }
         }
-        Ok(Cloned::Child) => {
-            // SAFETY: as above.
-            unsafe { init::run_helper(program, inputs.slots()) }
-        }
-        Ok(Cloned::Parent { pid, pidfd }) => Ok(Spawned {
-            pidfd,
-            pid: pid.as_raw_nonzero().get(),
-            ancestor: if direct { Ancestor::Host } else { Ancestor::Helper },
-        }),
     }
+}
+
+/// Whether the group takes no processes: it has handed controllers on (cgroup-v2.rst, "No Internal Process Constraint"), is threaded, or is gone.
+fn is_closed(errno: Errno) -> bool {
+    matches!(errno, Errno::BUSY | Errno::OPNOTSUPP | Errno::NODEV)
+}
+
+fn refused(program: &Program, options: &CloneOptions<'_>, errno: Errno) -> Error {
+    let action = if options.cgroup.is_some() && is_closed(errno) {
+        "clone, adding pid of the new process to cgroups".to_owned()
+    } else {
+        format!("clone into new namespaces ({:?})", program.unshare)
+    };
+    io_error(action)(errno)
 }

@@ -111,7 +111,9 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
     inputs.put_tasks(entry.tasks)?;
 
     let steps = program.steps.len() as u32;
-    let spawned = shared.spawner.spawn(Arc::clone(&program), inputs, entry.unified)?;
+    let spawned = shared
+        .spawner
+        .spawn(Arc::clone(&program), inputs, entry.unified.into_iter().collect())?;
     let session = Session::new(program, socket, spawned);
     let mut record = Record {
         id: id.to_string(),

@@ -50,6 +50,7 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
         io,
         descriptors,
         when_paused,
+        groups,
         reaper,
     } = request;
     match (container.status(), when_paused) {
@@ -68,9 +69,14 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
     inputs.put_descriptors(&program, descriptors)?;
     inputs.put(Slot::INIT, init_pidfd(container)?)?;
     let (mut streams, drained) = open_streams(io, program.terminal, &mut inputs)?;
-    let entry = container.cgroup().entry()?;
+    let entry = container.cgroup().entry_below(&groups)?;
+    let mut unified: Vec<OwnedFd> = entry.unified.into_iter().collect();
+    if groups.is_empty() {
+        // Where the container's own group takes no processes, those of the container are where its init is.
+        unified.extend(shared.cgroups.unified_group_of(container.init.pid));
+    }
     inputs.put_tasks(entry.tasks)?;
-    let spawned = shared.spawner.spawn(Arc::clone(&program), inputs, entry.unified)?;
+    let spawned = shared.spawner.spawn(Arc::clone(&program), inputs, unified)?;
     let mut session = Session::new(program, socket, spawned);
     let mut agent = Agent::of(&container.record.spec, &container.record.bundle);
     loop {

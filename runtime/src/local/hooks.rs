@@ -152,7 +152,10 @@ impl Inside<'_> {
         inputs.put(Slot::INIT, init.map_err(crate::host::io_error("duplicate a pidfd"))?)?;
         let entry = self.cgroup.entry()?;
         inputs.put_tasks(entry.tasks)?;
-        let spawned = self.shared.spawner.spawn(Arc::clone(&program), inputs, entry.unified)?;
+        let spawned = self
+            .shared
+            .spawner
+            .spawn(Arc::clone(&program), inputs, entry.unified.into_iter().collect())?;
         let mut session = Session::new(program, socket, spawned);
         let mut agent = Agent::of(&self.record.spec, &self.record.bundle);
         loop {

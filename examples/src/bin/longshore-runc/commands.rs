@@ -128,7 +128,7 @@ pub(crate) const EXEC_FLAGS: &[Flag] = &[
     values(
         "cgroup",
         ' ',
-        "enter this cgroup below the container's (not supported yet: an error)",
+        "enter this cgroup inside the container's, PATH or, on v1, CONTROLLER[,CONTROLLER...]:PATH",
     ),
     switch(
         "ignore-paused",

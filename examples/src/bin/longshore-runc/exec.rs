@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
+use longshore_runtime::cgroup::SubGroup;
 use longshore_runtime::{ExecRequest, Executor, ProcessId, Status, WhenPaused};
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process};
 
@@ -10,10 +11,7 @@ use crate::args::Arguments;
 use crate::attend::{Connection, Presence};
 use crate::failure::{Failure, Outcome, path_error, start_error};
 use crate::global::{Global, container_id};
-use crate::{block_on, given, refuse};
-
-/// Flags that this version refuses.
-const UNSUPPORTED: &[&str] = &["cgroup"];
+use crate::{block_on, given};
 
 /// `longshore-runc exec`
 pub(crate) fn exec(global: &Global, arguments: &Arguments) -> Outcome {
@@ -21,13 +19,13 @@ pub(crate) fn exec(global: &Global, arguments: &Arguments) -> Outcome {
 }
 
 fn enter(global: &Global, arguments: &Arguments) -> Outcome {
-    refuse(arguments, UNSUPPORTED)?;
     container_id(arguments.id())?;
     let presence = if arguments.is_on("detach") {
         Presence::Detached
     } else {
         Presence::Foreground
     };
+    let groups = groups(arguments)?;
     let given = given::preserved(arguments)?;
     let when_paused = if arguments.is_on("ignore-paused") {
         WhenPaused::Enter
@@ -62,6 +60,7 @@ fn enter(global: &Global, arguments: &Arguments) -> Outcome {
         let request = ExecRequest::new(exec_id.clone(), process, io)
             .descriptors(given)
             .when_paused(when_paused)
+            .groups(groups)
             .reaper(presence.reaper());
         let pid = executor
             .exec(&id, request)
@@ -72,6 +71,24 @@ fn enter(global: &Global, arguments: &Arguments) -> Outcome {
             .attend(&executor, (&id, &ProcessId::Exec(exec_id)), pid, &global.log)
             .await?)
     })
+}
+
+/// `--cgroup`: one path for all hierarchies, or paths for controllers of v1, `controller[,controller...]:path`.
+fn groups(arguments: &Arguments) -> anyhow::Result<Vec<SubGroup>> {
+    let given: Vec<&str> = arguments.values("cgroup").collect();
+    let one = |given: &&str, only: bool| {
+        let (controllers, path) = match given.split_once(':') {
+            None if only => (Vec::new(), *given),
+            None => bail!("invalid --cgroup argument: {given} (missing <controller>: prefix)"),
+            Some((controllers, path)) => (controllers.split(',').map(str::to_owned).collect(), path),
+        };
+        if controllers.iter().any(String::is_empty) {
+            bail!("invalid --cgroup argument: {given} (empty <controller> prefix)");
+        }
+        let path = path.into();
+        Ok(SubGroup { controllers, path })
+    };
+    given.iter().map(|group| one(group, given.len() == 1)).collect()
 }
 
 fn process_from_file(path: PathBuf) -> anyhow::Result<Process> {

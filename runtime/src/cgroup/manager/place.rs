@@ -1,0 +1,18 @@
+use std::os::fd::OwnedFd;
+
+use super::super::Mode;
+use super::super::host::Hierarchy;
+use super::Manager;
+
+impl Manager {
+    /// Where v2 is all there is: the group that a process is in, if it can be opened. A container's init may have gone to a group of its own.
+    pub(crate) fn unified_group_of(&self, pid: i32) -> Option<OwnedFd> {
+        if self.host.mode() != Mode::Unified {
+            return None;
+        }
+        let at = self.host.hierarchies.iter().position(Hierarchy::is_v2)?;
+        let text = std::fs::read(format!("/proc/{pid}/cgroup")).ok()?;
+        let path = self.host.hierarchies[at].group_in(&text)?;
+        self.roots[at].find(&path).ok()?.map(OwnedFd::from)
+    }
+}
