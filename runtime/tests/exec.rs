@@ -370,6 +370,12 @@ async fn a_process_enters_a_group_inside_the_containers_and_no_other() {
         let group = std::path::Path::new(point).join(&inside);
         if group.is_dir() {
             std::fs::create_dir(group.join("sub")).expect("a group");
+            // Nothing can be in an empty cpuset of v1.
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                if let Ok(set) = std::fs::read(group.join(file)) {
+                    std::fs::write(group.join("sub").join(file), set).expect("a set");
+                }
+            }
         }
     }
     let pid = place
