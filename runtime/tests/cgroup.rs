@@ -197,6 +197,28 @@ fn a_process_limit_binds() {
 }
 
 #[test]
+fn a_processor_quota_binds() {
+    let Some((manager, id)) = manager("quota") else { return };
+    let quota = json!({ "cpu": { "quota": 2000, "period": 20000 } });
+    let resources = serde_json::from_value(quota).expect("resources");
+    let cgroup = match Limits::compile(Some(&resources), manager.host()) {
+        Ok(limits) => Made(manager.create(&id, None, &limits).expect("made")),
+        Err(error) => return skip(&error.to_string()),
+    };
+    let mut child = enter(&cgroup, "while :; do :; done");
+    loop {
+        let cpu = cgroup.stats().expect("read").cpu.expect("it is limited");
+        if cpu.throttled_periods > 2 {
+            assert!(cpu.periods >= cpu.throttled_periods, "{cpu:?}");
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    cgroup.kill().expect("killed");
+    let _ = child.wait();
+}
+
+#[test]
 fn a_memory_limit_binds_and_is_counted() {
     let Some((manager, id)) = manager("memory") else { return };
     let asked = json!({ "memory": { "limit": 33554432, "swap": 33554432 } });
@@ -388,6 +410,78 @@ fn as_an_ordinary_user() {
     let error = create(&manager, &id, json!({ "pids": { "limit": 5 } })).expect_err("a limit needs a group");
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     assert!(error.to_string().contains("linux.resources.pids.limit"), "{error}");
+    let path = Path::new("/longshore-user/x");
+    let error = manager
+        .create(&id, Some(path), &limits(&manager, json!({})))
+        .expect_err("a path is asked for");
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    assert!(
+        error.to_string().contains("unable to apply cgroup configuration"),
+        "{error}"
+    );
+}
+
+/// The second half of `a_part_of_the_tree_can_be_given_to_a_user`.
+#[test]
+#[ignore = "run by another test"]
+fn as_a_delegate() {
+    let manager = Manager::detect().expect("the machine is understood");
+    let id = ContainerId::new(format!("delegate-{}", std::process::id())).expect("an id");
+    let cgroup = create(&manager, &id, json!({ "pids": { "limit": 3 } })).unwrap_or_else(|e| panic!("{e}"));
+    let dirs = directories(&cgroup);
+    assert!(
+        dirs.len() == 1 && dirs[0].to_string_lossy().contains("/longshore-delegated-"),
+        "{dirs:?}"
+    );
+    assert_eq!(content(&cgroup, &["pids.max"]), "3");
+    let (_, output) = finish(enter(&cgroup, "sleep 0 & sleep 0 & sleep 0 & sleep 0 & wait"));
+    assert!(output.to_lowercase().contains("fork"), "{output}");
+    cgroup.remove().expect("removed");
+    gone(&dirs);
+}
+
+#[test]
+fn a_part_of_the_tree_can_be_given_to_a_user() {
+    use std::os::unix::fs::chown;
+    let Some((manager, _)) = manager("delegated") else {
+        return;
+    };
+    let root = Path::new("/sys/fs/cgroup");
+    let handed = fs::write(root.join("cgroup.subtree_control"), "+pids");
+    if manager.host().mode() != Mode::Unified || handed.is_err() {
+        return skip("needs v2 alone, with pids");
+    }
+    if Command::new("setpriv").arg("--version").output().is_err() {
+        return skip("needs setpriv (Debian's package util-linux)");
+    }
+    let top = root.join(format!("longshore-delegated-{}", std::process::id()));
+    let own = top.join("own");
+    fs::create_dir_all(&own).expect("groups");
+    fs::write(top.join("cgroup.subtree_control"), "+pids").expect("handed on");
+    for (dir, file) in [
+        (&top, ""),
+        (&top, "cgroup.procs"),
+        (&top, "cgroup.subtree_control"),
+        (&own, "cgroup.procs"),
+    ] {
+        chown(dir.join(file), Some(65534), Some(65534)).expect("given away");
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let copy = dir.path().join("test");
+    fs::copy(std::env::current_exe().expect("known"), &copy).expect("copied");
+    fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("opened");
+    let line = format!(
+        "echo $$ > {}/cgroup.procs; exec setpriv --reuid=65534 --regid=65534 --clear-groups {} --ignored --exact as_a_delegate --nocapture",
+        own.display(),
+        copy.display()
+    );
+    let out = Command::new("sh").args(["-c", &line]).current_dir("/").output();
+    let left = fs::remove_dir(top.join("longshore")).is_ok();
+    let _ = (fs::remove_dir(&own), fs::remove_dir(&top));
+    let out = out.expect("it runs");
+    let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && text.contains("1 passed"), "{text}");
+    assert!(!left, "the group of all containers goes with the last one");
 }
 
 #[test]

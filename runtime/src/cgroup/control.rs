@@ -95,11 +95,16 @@ impl Cgroup {
     /// As [`Manager::create`](super::Manager::create); limits before the failing one have been changed.
     pub fn update(&self, limits: &Limits) -> Result<()> {
         self.write(limits)?;
-        if limits.devices.asked {
-            self.confine_devices(limits)
-        } else {
-            Ok(())
+        if !limits.devices.asked {
+            return Ok(());
         }
+        let Some(v1) = self.v1("devices") else {
+            // v2 replaces a program by another one at once.
+            return self.confine_devices(limits);
+        };
+        // No process may find a device forbidden in between that it may use before and after.
+        let present = v1.read("devices.list")?.unwrap_or_default();
+        write_devices(v1, limits.devices.for_v1()?.changes_from(&present))
     }
 
     /// Restricts the use of devices to what the limits allow, from now on.
@@ -109,17 +114,8 @@ impl Cgroup {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io) or [`PermissionDenied`](crate::ErrorKind::PermissionDenied), naming `linux.resources.devices`.
     pub fn confine_devices(&self, limits: &Limits) -> Result<()> {
-        if let Some(v1) = self.members.iter().find(|m| m.serves(Home::V1, "devices")) {
-            for (file, line) in limits.devices.for_v1()?.writes() {
-                v1.group.write(file, &line).map_err(|errno| {
-                    failed(
-                        &v1.group.path.join(file),
-                        format!("write '{line}' for linux.resources.devices"),
-                        errno,
-                    )
-                })?;
-            }
-            return Ok(());
+        if let Some(v1) = self.v1("devices") {
+            return write_devices(v1, limits.devices.for_v1()?.writes());
         }
         // In a hybrid without the v1 controller this is the v2 group as well: programs need no controller.
         let Some(v2) = self.members.iter().find(|m| m.is_v2()) else {
@@ -275,6 +271,16 @@ impl Group {
     pub(super) fn is_unused(&self) -> Result<bool> {
         Ok(self.all_pids()?.is_empty())
     }
+}
+
+fn write_devices(group: &Group, writes: Vec<(&'static str, String)>) -> Result<()> {
+    for (file, line) in writes {
+        group.write(file, &line).map_err(|errno| {
+            let action = format!("write '{line}' for linux.resources.devices");
+            failed(&group.path.join(file), action, errno)
+        })?;
+    }
+    Ok(())
 }
 
 fn unenforceable() -> Error {

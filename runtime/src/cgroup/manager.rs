@@ -64,7 +64,8 @@ impl Manager {
     /// Makes the groups of a container and writes its limits, all but the device rules.
     ///
     /// `path` is `linux.cgroupsPath`: an absolute path starts at each hierarchy's root, a relative one at the group of this
-    /// process (v2: at its parent), none is `/longshore/<id>`. A group that is there already is used, unless it has processes.
+    /// process (v2: at its parent), none is `/longshore/<id>`. A group that is there already is used, unless it has processes or is frozen. An
+    /// ordinary user who may make no group gets none, if neither a path nor a limit is asked for.
     ///
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) and [`Unsupported`](crate::ErrorKind::Unsupported) with the field;
@@ -189,12 +190,19 @@ impl Manager {
             let made = match made {
                 Err(Error::Cgroup { path, action, source }) if is_refusal(&source) => {
                     // Without root there may be no group, if nothing depends on it.
-                    let Some(field) = self.dependent(&hierarchy.kind, limits) else {
+                    let asked = (!matches!(wanted, Wanted::Ours(_))).then_some("linux.cgroupsPath");
+                    let Some(field) = self.dependent(&hierarchy.kind, limits).or(asked) else {
                         continue;
+                    };
+                    // The words by which runc's callers know it.
+                    let why = if asked.is_some() {
+                        "unable to apply cgroup configuration"
+                    } else {
+                        "rootless needs no limits + no cgrouppath when no permission is granted for cgroups"
                     };
                     return Err(Error::Cgroup {
                         path,
-                        action: format!("{action} for {field}"),
+                        action: format!("{action} for {field}: {why}"),
                         source,
                     });
                 }

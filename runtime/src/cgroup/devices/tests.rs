@@ -166,3 +166,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn v1_rules_change_without_a_moment_in_between() {
+    let state = |rules| compile(rules).expect("valid").for_v1().expect("v1 can");
+    let old = state(json!([{ "allow": true, "type": "c", "major": 10, "minor": 200, "access": "rwm" }]));
+    let list: String = old.writes()[1..].iter().map(|(_, line)| format!("{line}\n")).collect();
+    assert_eq!(old.changes_from(&list), []);
+    let new = state(json!([
+        { "allow": true, "type": "c", "major": 10, "minor": 200, "access": "r" },
+        { "allow": true, "type": "b", "major": 8, "access": "rwa" },
+    ]));
+    assert_eq!(
+        new.changes_from(&list),
+        [
+            ("devices.allow", "b 8:* rw".to_owned()),
+            ("devices.deny", "c 10:200 wm".to_owned())
+        ]
+    );
+    // All is allowed now: nothing is known, and nothing was forbidden.
+    assert_eq!(new.changes_from("a *:* rwm\n"), new.writes());
+    let most = state(
+        json!([{ "allow": true, "access": "rwm" }, { "allow": false, "type": "c", "major": 1, "minor": 11, "access": "r" }]),
+    );
+    assert_eq!(most.changes_from(&list), most.writes());
+}

@@ -48,6 +48,26 @@ impl V1State {
         Ok(())
     }
 
+    /// What makes these rules of those that `devices.list` tells. Where both refuse all but what is listed, first comes what is added, then goes what
+    /// is not in the new list. Other rules are written whole: the kernel does not tell what is refused where the rest is allowed.
+    pub(in super::super) fn changes_from(&self, list: &str) -> Vec<(&'static str, String)> {
+        let present: Option<Vec<(Key, u32)>> = list.lines().map(parse).collect();
+        let Some(present) = present.filter(|_| !self.allow) else {
+            return self.writes();
+        };
+        let present: BTreeMap<Key, u32> = present.into_iter().collect();
+        let differences = |a: &BTreeMap<Key, u32>, b: &BTreeMap<Key, u32>, file: &'static str| {
+            let missing = |(key, access): (&Key, &u32)| (*key, access & !b.get(key).unwrap_or(&0));
+            let lines = a.iter().map(missing).filter(|(_, access)| *access != 0);
+            lines
+                .map(|(key, access)| (file, line(&key, access)))
+                .collect::<Vec<_>>()
+        };
+        let mut writes = differences(&self.exceptions, &present, "devices.allow");
+        writes.extend(differences(&present, &self.exceptions, "devices.deny"));
+        writes
+    }
+
     /// Files and lines, in order.
     pub(in super::super) fn writes(&self) -> Vec<(&'static str, String)> {
         let (reset, except) = if self.allow {
@@ -78,6 +98,30 @@ impl V1State {
 fn within(a: &Key, b: &Key) -> bool {
     let covers = |a: Option<u32>, b: Option<u32>| b.is_none() || a == b;
     a.0 == b.0 && covers(a.1, b.1) && covers(a.2, b.2)
+}
+
+/// A line of `devices.list`: `c 1:3 rwm`. None for `a *:* rwm`, which stands for rules of the other kind.
+fn parse(line: &str) -> Option<(Key, u32)> {
+    let mut words = line.split_ascii_whitespace();
+    let kind = match words.next()? {
+        "b" => Kind::Block,
+        "c" => Kind::Char,
+        _ => return None,
+    };
+    let (major, minor) = words.next()?.split_once(':')?;
+    let number = |text: &str| match text {
+        "*" => Some(None),
+        text => text.parse().ok().map(Some),
+    };
+    let access = words.next()?.chars().map(|letter| match letter {
+        'r' => READ,
+        'w' => WRITE,
+        _ => MAKE,
+    });
+    Some((
+        (kind, number(major)?, number(minor)?),
+        access.fold(0, |all, one| all | one),
+    ))
 }
 
 fn overlaps(a: &Key, b: &Key) -> bool {
