@@ -7,8 +7,8 @@
 //!   any other ABI kills the thread.
 //! - A name that an ABI does not know is ignored for that ABI, so that one profile serves old and new kernels.
 //! - A rule without `args` decides its call, whatever rules with `args` say; of two such rules the first one counts.
-//!   Rules with `args` are tried in order and the first that matches decides; what no rule matches gets the default
-//!   action. The `args` of one rule must all match, unless two of them look at the same argument: then each is a rule of
+//!   Rules with `args` are tried in order and the first that matches decides (libseccomp, when such rules contradict each other,
+//!   takes whichever its tree has first); what no rule matches gets the default action. The `args` of one rule must all match, unless two of them look at the same argument: then each is a rule of
 //!   its own (as runc has it).
 //! - A 32-bit ABI compares the low 32 bits of arguments and values.
 //! - `socketcall` and `ipc`, through which some ABIs make the socket and System V calls, get the rules of those calls
@@ -64,6 +64,8 @@ pub struct Filter {
     pub flags: u32,
     /// How the listener's descriptor leaves the process, for a filter that has one (with `SECCOMP_FILTER_FLAG_NEW_LISTENER`).
     pub listener: Option<Handover>,
+    /// Names of the profile that no ABI has, sorted: calls newer than this version, or misspelt. Their rules are left out.
+    pub unknown: Box<[String]>,
 }
 
 /// Compiles a profile for a machine whose own ABI is `native` ([`Arch::native`] on this one).
@@ -101,6 +103,7 @@ pub fn compile(profile: &LinuxSeccomp, native: Arch) -> Result<Filter> {
         instructions: instructions.into(),
         flags: flags(profile, listener),
         listener,
+        unknown: policy.unknown.into(),
     })
 }
 

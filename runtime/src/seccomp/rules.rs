@@ -22,8 +22,9 @@ const ENOSYS: u32 = 38;
 
 /// Numbers of calls that arm keeps for itself, far above the others.
 const ARM_PRIVATE: u32 = 0x000f_0000;
+const ARM_PRIVATE_END: u32 = 0x000f_0800;
 
-/// What a tracer sets to have no call made at all (seccomp(2), "SECCOMP_RET_TRACE").
+/// No call of any ABI, although it has x32's bit.
 const NO_CALL: u32 = u32::MAX;
 
 /// A comparison of one argument.
@@ -74,6 +75,8 @@ pub(super) struct Section {
 pub(super) struct Policy {
     /// The native ABI's first.
     pub(super) sections: Vec<Section>,
+    /// Names that no ABI has.
+    pub(super) unknown: Vec<String>,
 }
 
 impl Policy {
@@ -103,11 +106,16 @@ impl Policy {
             }
         }
         let mut abis: Vec<Abi> = archs.into_iter().map(|arch| Abi::new(arch, default)).collect();
+        let all = profile.syscalls().iter().flatten().flat_map(|s| s.names());
+        let mut unknown: Vec<String> = all.filter(|name| Numbers::of(name).is_none()).cloned().collect();
+        unknown.sort_unstable();
+        unknown.dedup();
         for (n, syscall) in profile.syscalls().iter().flatten().enumerate() {
             add(&mut abis, syscall, &format!("linux.seccomp.syscalls[{n}]"), default)?;
         }
         Ok(Self {
             sections: sections(abis, default),
+            unknown,
         })
     }
 
@@ -196,10 +204,16 @@ impl Abi {
             ranges.push((number + 1, Decision::always(self.default)));
         }
         if let Some(last) = self.last {
+            if matches!(self.arch, Arch::S390x | Arch::S390) && !self.calls.contains_key(&0) {
+                // What the kernel makes of a number that it does not know and that does not fit into the instruction.
+                let zero = [(0, Decision::always(self.newer())), (1, Decision::always(self.default))];
+                ranges.splice(1..1, zero);
+            }
             // Nothing but arm's private calls is above the last one.
             let at = ranges.partition_point(|(start, _)| *start <= last + 1);
             ranges.insert(at, (last + 1, Decision::always(self.newer())));
             if self.arch == Arch::Arm {
+                ranges.push((ARM_PRIVATE_END, Decision::always(self.newer())));
                 ranges.insert(at + 1, (ARM_PRIVATE, Decision::always(self.default)));
             }
         }
@@ -331,10 +345,12 @@ fn sections(abis: Vec<Abi>, default: Action) -> Vec<Section> {
             };
             ranges = of(Arch::X86_64, 0);
             ranges.extend(of(Arch::X32, X32_BIT));
+            if abis.iter().all(|abi| abi.arch != Arch::X32) {
+                ranges.push((NO_CALL, Decision::always(default)));
+            }
         } else {
             ranges = abi.ranges(0);
         }
-        ranges.push((NO_CALL, Decision::always(default)));
         sections.push(Section {
             arch,
             ranges: tidy(ranges),

@@ -8,6 +8,7 @@ use super::table::SYSCALLS;
 use super::*;
 use crate::ErrorKind;
 
+mod kernel;
 mod oracle;
 mod properties;
 
@@ -101,6 +102,66 @@ fn calls_newer_than_the_profile_do_not_exist() {
 }
 
 #[test]
+fn names_that_no_abi_has_are_told() {
+    let filter = compiled(json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+        { "names": ["read", "from_the_future", "abacus"], "action": "SCMP_ACT_ALLOW" },
+        // It is of another ABI.
+        { "names": ["riscv_hwprobe", "abacus"], "action": "SCMP_ACT_ALLOW" }] }));
+    assert_eq!(*filter.unknown, ["abacus", "from_the_future"]);
+}
+
+#[test]
+fn no_call_at_all_does_not_exist_where_x32_has_no_say() {
+    let rules = json!([{ "names": ["read"], "action": "SCMP_ACT_ALLOW" }]);
+    let decide = |native, archs: &[&str]| {
+        let profile = profile(json!({ "defaultAction": "SCMP_ACT_ERRNO", "architectures": archs, "syscalls": rules }));
+        at(&compile(&profile, native).expect("compiles"), native, u32::MAX)
+    };
+    assert_eq!(
+        decide(Arch::X86_64, &[]),
+        ERRNO | 1,
+        "the default, as libseccomp has it"
+    );
+    assert_eq!(decide(Arch::X86_64, &["SCMP_ARCH_X32"]), ERRNO | 38);
+    assert_eq!(decide(Arch::Aarch64, &[]), ERRNO | 38);
+}
+
+#[test]
+fn s390_has_zero_for_what_the_kernel_does_not_know() {
+    let rules = json!([{ "names": ["read"], "action": "SCMP_ACT_ALLOW" }]);
+    let decide = |default: &str| {
+        let profile =
+            profile(json!({ "defaultAction": default, "architectures": ["SCMP_ARCH_S390"], "syscalls": rules }));
+        let filter = compile(&profile, Arch::S390x).expect("compiles");
+        [Arch::S390x, Arch::S390].map(|arch| at(&filter, arch, 0))
+    };
+    assert_eq!(decide("SCMP_ACT_ERRNO"), [ERRNO | 38; 2]);
+    assert_eq!(decide("SCMP_ACT_LOG"), [LOG; 2]);
+}
+
+#[test]
+fn mips_numbers_begin_at_their_abi() {
+    assert_eq!(number("read", Arch::Mips), 4003);
+    assert_eq!(number("read", Arch::Mipsel64), 5000);
+    assert_eq!(number("read", Arch::Mips64n32), 6000);
+    let rules = json!([{ "names": ["read", "socket"], "action": "SCMP_ACT_ALLOW" }]);
+    let profile = profile(json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules,
+        "architectures": ["SCMP_ARCH_MIPS", "SCMP_ARCH_MIPSEL", "SCMP_ARCH_MIPS64N32"] }));
+    let filter = compile(&profile, Arch::Mips64).expect("compiles");
+    for arch in [Arch::Mips64, Arch::Mips64n32, Arch::Mips] {
+        assert_eq!(decide(&filter, arch, "read", &[]), ALLOW, "{arch:?}");
+        assert_eq!(at(&filter, arch, 3), ERRNO | 1, "{arch:?}: a number of no call");
+    }
+    assert_eq!(decide(&filter, Arch::Mips, "socketcall", &[1]), ALLOW);
+    assert_eq!(decide(&filter, Arch::Mips, "socketcall", &[2]), ERRNO | 1);
+    assert_eq!(
+        decide(&filter, Arch::Mipsel, "read", &[]),
+        KILL_THREAD,
+        "the other byte order is another machine"
+    );
+}
+
+#[test]
 fn arm_keeps_its_private_calls_apart() {
     let rules = json!([{ "names": ["read", "set_tls"], "action": "SCMP_ACT_ALLOW" }]);
     let spec =
@@ -109,6 +170,7 @@ fn arm_keeps_its_private_calls_apart() {
     assert_eq!(decide(&filter, Arch::Arm, "set_tls", &[]), ALLOW);
     assert_eq!(decide(&filter, Arch::Arm, "cacheflush", &[]), ERRNO | 1);
     assert_eq!(at(&filter, Arch::Arm, 1000), ERRNO | 38);
+    assert_eq!(at(&filter, Arch::Arm, 0x000f_0800), ERRNO | 38);
 }
 
 #[test]

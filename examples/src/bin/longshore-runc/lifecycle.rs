@@ -93,11 +93,17 @@ fn log_filter(global: &Global, spec: &Spec) {
     let Some((profile, native)) = profile.zip(Arch::native()) else {
         return;
     };
-    global.log.debug(|| match seccomp::compile(profile, native) {
-        Ok(filter) => format!("seccomp filter flags: {}", filter.flags),
-        // Creating the container refuses it too.
-        Err(error) => error.to_string(),
-    });
+    if !global.log.is_verbose() {
+        return;
+    }
+    // A profile that can't be compiled is refused by the container's creation.
+    let Ok(filter) = seccomp::compile(profile, native) else {
+        return;
+    };
+    for name in &filter.unknown {
+        global.log.debug(|| format!("unknown seccomp syscall {name:?} ignored"));
+    }
+    global.log.debug(|| format!("seccomp filter flags: {}", filter.flags));
 }
 
 /// From the created container to the end of the command.

@@ -79,6 +79,11 @@ impl Log {
         })
     }
 
+    /// Whether messages for the maintainers are wanted.
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.debug
+    }
+
     /// A message for the maintainers.
     pub(crate) fn debug(&self, message: impl FnOnce() -> String) {
         if self.debug {

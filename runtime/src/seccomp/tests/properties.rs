@@ -8,7 +8,7 @@ use super::super::arch::{Arch, Numbers};
 use super::super::interpret::{Call, run};
 use super::{compile, profile};
 
-const NAMES: [&str; 12] = [
+pub(super) const NAMES: [&str; 12] = [
     "read",
     "write",
     "openat",
@@ -23,10 +23,10 @@ const NAMES: [&str; 12] = [
     "no_such_call",
 ];
 const OPS: [&str; 7] = ["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"];
-const ACTIONS: [&str; 5] = ["ALLOW", "ERRNO", "LOG", "TRAP", "KILL_PROCESS"];
+pub(super) const ACTIONS: [&str; 5] = ["ALLOW", "ERRNO", "LOG", "TRAP", "KILL_PROCESS"];
 
 /// Values near each other and near the borders of the halves.
-fn value() -> impl Strategy<Value = u64> {
+pub(super) fn value() -> impl Strategy<Value = u64> {
     prop_oneof![
         0u64..4,
         Just(u64::from(u32::MAX)),
@@ -43,7 +43,7 @@ fn arg() -> impl Strategy<Value = serde_json::Value> {
     })
 }
 
-fn rule() -> impl Strategy<Value = serde_json::Value> {
+pub(super) fn rule() -> impl Strategy<Value = serde_json::Value> {
     (
         prop::collection::vec(0..NAMES.len(), 1..3),
         0..ACTIONS.len(),
