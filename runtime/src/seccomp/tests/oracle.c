@@ -24,7 +24,7 @@ int main(void)
 	if (scanf("default %u", &action) != 1 || !(filter = seccomp_init(action)))
 		return 3;
 	seccomp_arch_remove(filter, SCMP_ARCH_NATIVE);
-	while (scanf(" arch %127s", name) == 1) {
+	while (scanf(" %127s", name) == 1 && strcmp(name, "rules")) {
 		uint32_t arch = seccomp_arch_resolve_name(name);
 		must(arch ? 0 : -EINVAL, name);
 		must(seccomp_arch_add(filter, arch), name);

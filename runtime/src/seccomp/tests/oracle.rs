@@ -43,8 +43,9 @@ fn script(profile: &LinuxSeccomp, archs: &[&str]) -> String {
     let default = profile.default_action().as_u32(profile.default_errno_ret());
     let mut text = format!("default {default}\n");
     for arch in archs {
-        writeln!(text, "arch {arch}").expect("text");
+        writeln!(text, "{arch}").expect("text");
     }
+    text.push_str("rules\n");
     for rule in profile.syscalls().iter().flatten() {
         let action = rule.action().as_u32(rule.errno_ret());
         if action == default {
