@@ -102,10 +102,14 @@ async fn sources_are_files_sockets_links_and_directories() {
     fs::write(at("dir/in"), "d").expect("a file");
     symlink("file", at("link")).expect("a link");
     symlink("dir", at("dirlink")).expect("a link");
+    // It climbs to the root directory, which is the host's.
+    let up = format!("{}{}", "../".repeat(20), at("file").display());
+    symlink(up, at("climbs")).expect("a link");
     let _socket = UnixListener::bind(at("socket")).expect("a socket");
     for user_namespace in [false, true] {
-        let mut spec =
-            shell("cat /m/file /m/link /m/dirlink/in; test -S /m/socket && echo s; test -p /m/fifo && echo p");
+        let mut spec = shell(
+            "cat /m/file /m/link /m/climbs /m/dirlink/in; test -S /m/socket && echo s; test -p /m/fifo && echo p",
+        );
         rustix::fs::mknodat(
             rustix::fs::CWD,
             at("fifo"),
@@ -115,7 +119,7 @@ async fn sources_are_files_sockets_links_and_directories() {
         )
         .or_else(|e| if e == rustix::io::Errno::EXIST { Ok(()) } else { Err(e) })
         .expect("a FIFO");
-        for name in ["file", "link", "socket", "dirlink", "fifo"] {
+        for name in ["file", "link", "climbs", "socket", "dirlink", "fifo"] {
             add(&mut spec, bind(name, &format!("/m/{name}")));
         }
         if user_namespace {
@@ -124,7 +128,7 @@ async fn sources_are_files_sockets_links_and_directories() {
             // What the container can't reach, the host opens.
             fs::set_permissions(at("dir"), fs::Permissions::from_mode(0o755)).expect("permissions");
         }
-        assert_eq!(out(&place, &spec).await, "ffds\np\n");
+        assert_eq!(out(&place, &spec).await, "fffds\np\n");
     }
 }
 
@@ -575,13 +579,16 @@ async fn mounts_travel_as_far_as_their_propagation_says() {
         return support::skipped("needs root");
     }
     own_mounts();
+    use nix::mount::{MsFlags, mount};
+    // The root lies on a mount of its own.
+    let temporary = std::env::temp_dir();
+    mount(Some("x"), &temporary, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("a tmpfs");
     let Some(place) = place() else { return };
     let source = place.dir.path().join("src");
     fs::create_dir(&source).expect("a directory");
     tmpfs_with(&source, "rw");
     fs::create_dir(source.join("sub")).expect("a directory");
     // All is shared, as it is on a machine with systemd.
-    use nix::mount::{MsFlags, mount};
     mount(
         None::<&str>,
         "/",
@@ -614,6 +621,8 @@ async fn mounts_travel_as_far_as_their_propagation_says() {
         for set in ["bounding", "effective", "permitted"] {
             spec["process"]["capabilities"][set] = json!(["CAP_SYS_ADMIN"]);
         }
+        // For hooks the root is moved to where they look for it.
+        spec["hooks"] = json!({ "createRuntime": [{ "path": "/bin/true" }] });
         if let Some(root) = root {
             spec["linux"]["rootfsPropagation"] = json!(root);
         }
@@ -700,4 +709,165 @@ async fn the_root_has_its_propagation() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn cgroups_are_those_of_the_container() {
+    let Some(place) = place() else { return };
+    let Ok(mine) = fs::read_to_string("/proc/self/cgroup") else {
+        return;
+    };
+    let v1 = mine.lines().any(|l| !l.starts_with("0::") && !l.contains(":name="));
+    for own_namespace in [false, true] {
+        for user_namespace in [false, true] {
+            let what = format!("cgroup namespace {own_namespace}, user namespace {user_namespace}");
+            let line = if v1 {
+                "for g in /sys/fs/cgroup/*; do grep -qx 1 $g/tasks || echo not in $g; done; ls /sys/fs/cgroup | wc -l; \
+                 touch /sys/fs/cgroup/x 2>/dev/null || echo closed; mkdir /sys/fs/cgroup/pids/x 2>/dev/null || echo closed"
+            } else {
+                "grep -c cgroup2 /proc/self/mounts; test -e /sys/fs/cgroup/cgroup.procs && echo tree; \
+                 mkdir /sys/fs/cgroup/x 2>/dev/null || echo closed"
+            };
+            let mut spec = shell(line);
+            let options = json!(["ro", "nosuid", "noexec", "nodev", "relatime"]);
+            add(
+                &mut spec,
+                json!({ "source": "cgroup", "type": "cgroup", "destination": "/sys/fs/cgroup", "options": options }),
+            );
+            if own_namespace {
+                let namespaces = spec["linux"]["namespaces"].as_array_mut().expect("a list");
+                namespaces.push(json!({ "type": "cgroup" }));
+            }
+            if user_namespace {
+                in_user_namespace(&mut spec);
+                give_root_away(&place);
+            }
+            let out = out(&place, &spec).await;
+            if v1 {
+                let hierarchies = mine.lines().filter(|l| !l.starts_with("0::")).count();
+                // Hierarchies in which a container has no group show the one that it inherits, where it is too.
+                assert_eq!(out, format!("{hierarchies}\nclosed\nclosed\n"), "{what}");
+            } else {
+                assert_eq!(out, "1\ntree\nclosed\n", "{what}");
+            }
+        }
+    }
+    support::not_mounted_here(&place);
+}
+
+#[tokio::test]
+async fn where_sysfs_may_not_be_mounted_the_hosts_is_there_to_be_read() {
+    let Some(place) = place() else { return };
+    let mut spec =
+        shell("test -d /sys/kernel && touch /sys/x 2>/dev/null || echo closed; grep ' /sys ' /proc/self/mounts");
+    in_user_namespace(&mut spec);
+    give_root_away(&place);
+    spec["linux"]["namespaces"]
+        .as_array_mut()
+        .expect("a list")
+        .retain(|n| n["type"] != "network");
+    // Nobody said that it is to be read-only.
+    spec["mounts"][5]["options"] = json!(["nosuid", "noexec", "nodev", "noatime"]);
+    let out = out(&place, &spec).await;
+    assert!(
+        out.starts_with("closed\n") && out.contains("/sys sysfs ro,nosuid,nodev,noexec"),
+        "{out}"
+    );
+}
+
+#[tokio::test]
+async fn directories_are_hidden_behind_one_and_once() {
+    let Some(place) = place() else { return };
+    let root = place.dir.path().join("rootfs");
+    for name in ["a", "b", "c"] {
+        fs::create_dir(root.join(name)).expect("a directory");
+        fs::write(root.join(name).join("secret"), "x").expect("a file");
+    }
+    fs::write(root.join("file"), "secret").expect("a file");
+    for read_only in [false, true] {
+        let mut spec = shell(
+            "stat -c %d /a /b /c | sort -u | wc -l; ls -A /a /b /c; touch /b/x 2>&1; cat /file; \
+             grep -c ' /a ' /proc/self/mounts; grep -c ' /file ' /proc/self/mounts",
+        );
+        spec["linux"]["maskedPaths"] = json!(["/a", "/b", "/a/", "/c/.", "/file", "//file", "/nowhere"]);
+        spec["root"]["readonly"] = json!(read_only);
+        let out = out(&place, &spec).await;
+        assert!(
+            out.starts_with("1\n/a:\n\n/b:\n\n/c:\n") && out.contains("Read-only file system"),
+            "{out}"
+        );
+        assert!(out.ends_with("1\n1\n") && !out.contains("secret"), "{out}");
+    }
+}
+
+#[tokio::test]
+async fn devices_are_made_or_bound_and_are_the_ones_that_are_asked_for() {
+    let Some(place) = place() else { return };
+    let device = |path: &str, kind: &str, major: i64, minor: i64| json!({ "path": path, "type": kind, "major": major, "minor": minor, "fileMode": 0o640, "uid": 0, "gid": 0 });
+    for user_namespace in [false, true] {
+        let mut spec = shell(
+            "readlink /dev/ptmx; readlink /dev/core; stat -c '%t:%T' -L /dev/ptmx /dev/tty; test -p /run/fifo && echo fifo; \
+             echo x > /dev/null; grep -c ' /dev/null ' /proc/self/mounts",
+        );
+        spec["linux"]["devices"] = json!([
+            device("/dev/ptmx", "c", 5, 2),
+            device("/dev/../dev/tty", "c", 5, 0),
+            device("/run/fifo", "p", 0, 0)
+        ]);
+        if user_namespace {
+            in_user_namespace(&mut spec);
+            give_root_away(&place);
+        }
+        let outcome = place.run(&spec).await;
+        let bound = u8::from(user_namespace);
+        assert_eq!(
+            outcome.stdout,
+            format!("pts/ptmx\n/proc/kcore\n5:2\n5:0\nfifo\n{bound}\n"),
+            "{outcome:?}"
+        );
+    }
+    // The host's node is another device.
+    let mut spec = shell("true");
+    spec["linux"]["devices"] = json!([device("/dev/zero", "c", 1, 11)]);
+    in_user_namespace(&mut spec);
+    let error = place.try_run(&spec).await.expect_err("it is refused");
+    let text = chain(&error);
+    assert!(
+        text.starts_with("linux.devices[0]") && text.contains("device that is asked for"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_bound_dev_is_left_alone() {
+    let Some(place) = place() else { return };
+    fs::create_dir(place.dir.path().join("dev")).expect("a directory");
+    let mut spec = shell("ls -A /dev | wc -l");
+    spec["mounts"] = json!([{ "destination": "/dev/", "source": "dev", "type": "bind" },
+        { "destination": "/proc", "source": "proc", "type": "proc" }]);
+    assert_eq!(out(&place, &spec).await, "0\n");
+}
+
+#[tokio::test]
+async fn streams_of_the_hosts_null_device_become_the_containers() {
+    let Some(place) = place() else { return };
+    let id = support::new_id();
+    let line = "for n in 0 1 2; do \
+                test $(stat -L -c %d:%t /proc/$$/fd/$n) = $(stat -c %d:%t /dev/null) || exit 2; done";
+    let spec = shell(line);
+    let request = place.request(&id, &spec, longshore_runtime::Io::null());
+    use longshore_runtime::{DeleteMode, Executor, ProcessId};
+    place
+        .executor
+        .create(request)
+        .await
+        .unwrap_or_else(|e| panic!("{}", chain(&e)));
+    place
+        .executor
+        .start(&id)
+        .await
+        .unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let exit = place.executor.wait(&id, &ProcessId::Init).await.expect("it ends");
+    place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
+    assert_eq!(exit.code, 0);
 }

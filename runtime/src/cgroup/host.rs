@@ -126,24 +126,22 @@ impl Host {
         }
     }
 
-    /// The hierarchies of v1: where each is mounted, and the options by which it can be mounted again.
-    pub(crate) fn v1_hierarchies(&self) -> impl Iterator<Item = (&Path, String)> {
+    /// The hierarchies of v1: where each is mounted, the group of this process in it, and the options by which it can be mounted again.
+    pub(crate) fn v1_hierarchies(&self) -> impl Iterator<Item = (&Path, Option<&Path>, String)> {
         self.hierarchies.iter().filter_map(|h| match &h.kind {
             Kind::V2 => None,
             Kind::V1 { controllers, name } => {
                 let named = name.as_ref().map(|name| format!("name={name}"));
                 let words: Vec<_> = controllers.iter().cloned().chain(named).collect();
-                Some((h.mount_point.as_path(), words.join(",")))
+                Some((h.mount_point.as_path(), h.own.as_deref(), words.join(",")))
             }
         })
     }
 
-    /// Where the v2 tree is mounted.
-    pub(crate) fn v2_mount(&self) -> Option<&Path> {
-        self.hierarchies
-            .iter()
-            .find(|h| h.is_v2())
-            .map(|h| h.mount_point.as_path())
+    /// Where the v2 tree is mounted, and the group of this process in it.
+    pub(crate) fn v2(&self) -> Option<(&Path, Option<&Path>)> {
+        let v2 = self.hierarchies.iter().find(|h| h.is_v2())?;
+        Some((&v2.mount_point, v2.own.as_deref()))
     }
 
     /// Which versions there are.

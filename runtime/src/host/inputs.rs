@@ -7,9 +7,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use super::io_error;
 use crate::cgroup::Location;
 use crate::init::{EMPTY, sources};
-use crate::plan::Program;
 use crate::plan::op::{HostInput, Slot, Source};
 use crate::plan::paths::cpath;
+use crate::plan::{Privilege, Program};
 use crate::{Error, Result, Stdio};
 
 /// The descriptors that a child starts with, by slot. All are 3 or higher and close-on-exec.
@@ -93,17 +93,24 @@ fn open(input: &HostInput, field: &str, cgroups: &Location) -> Result<OwnedFd> {
                 source: errno.into(),
             })
         }
-        HostInput::OwnCgroup { mounted } => {
+        HostInput::OwnCgroup {
+            mounted,
+            inherited,
+            privilege,
+        } => {
             let place = cgroups.places.iter().find(|p| p.mount == *mounted);
-            let path = place.map_or_else(|| mounted.clone(), |place| mounted.join(&place.path));
+            let path = mounted.join(place.map_or(inherited, |place| &place.path));
             let path = cpath(field, &path)?;
-            make(
-                &Source::Bind {
-                    path,
-                    depth: Depth::Mount,
-                },
-                field,
-            )
+            if *privilege == Privilege::None {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                return openat(CWD, &path, flags, Mode::empty()).map_err(|errno| Error::Step {
+                    field: field.to_owned(),
+                    step: format!("open the group {path:?}"),
+                    source: errno.into(),
+                });
+            }
+            let depth = Depth::Mount;
+            make(&Source::Bind { path, depth }, field)
         }
         HostInput::Mount(source) => make(source, field),
     }

@@ -6,6 +6,7 @@
 
 mod attributes;
 mod copy_up;
+mod devices;
 mod filter;
 mod identity;
 mod mounts;
@@ -17,16 +18,16 @@ pub(crate) mod sources;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use longshore_linux::{
-    ChildOf, CloneOptions, Cloned, SignalMask, clone3, close_on_exec_from, close_range, duplicate_onto, execve,
-    exit_now, may_execute, reset_signal_handlers, set_controlling_terminal, set_namespace, set_parent_death_signal,
-    set_rlimit, unshare,
+    ChildOf, CloneOptions, Cloned, MountAttr, SignalMask, clone3, close_on_exec_from, close_range, duplicate_onto,
+    execve, exit_now, may_execute, reset_signal_handlers, set_controlling_terminal, set_namespace,
+    set_parent_death_signal, set_rlimit, unshare,
 };
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags};
 use rustix::process::DumpableBehavior;
 
 use crate::plan::Program;
-use crate::plan::op::{Op, Slot, Source};
+use crate::plan::op::{Fallback, Op, Slot, Source};
 use report::{At, Call, Failure, Message};
 
 /// No descriptor is in this slot.
@@ -100,6 +101,8 @@ struct Child<'a> {
     found: usize,
     /// A procfs that is nobody else's.
     proc: Option<OwnedFd>,
+    /// An empty directory, which hides others.
+    empty: Option<OwnedFd>,
 }
 
 /// Runs the program in the child, to execve or to the end of the process.
@@ -121,6 +124,7 @@ pub(crate) unsafe fn run(program: &Program, slots: &mut [RawFd]) -> ! {
         in_cwd: false,
         found: 0,
         proc: None,
+        empty: None,
     };
     for (i, step) in program.steps.iter().enumerate() {
         child.step = i as u32;
@@ -354,10 +358,24 @@ impl Child<'_> {
         Err(execve(path, &executable.args, &executable.env)).at(Call::Execute)
     }
 
-    /// The mount that the host made for this source, if it did.
-    fn detached(&mut self, source: &Source) -> Result<Option<OwnedFd>, Failure> {
+    /// The mount that was made for this source by the host or, where it can't, in its stead.
+    fn detached(&mut self, source: &Source, attr: MountAttr) -> Result<Option<OwnedFd>, Failure> {
         match source {
+            Source::Fs {
+                fallback: Some(Fallback::Detached(slot)),
+                ..
+            } => match sources::make(source, attr) {
+                Err(Failure { errno: Errno::PERM, .. }) => {
+                    let tree = self.slots.take(*slot).ok_or(Errno::BADF).at(Call::Protocol)?;
+                    sources::instead(tree, attr).map(Some)
+                }
+                answer => answer.map(Some),
+            },
             Source::Detached(slot) => self.slots.take(*slot).map(Some).ok_or(Errno::BADF).at(Call::Protocol),
+            Source::Named(slot) => {
+                let directory = self.slots.take(*slot).ok_or(Errno::BADF).at(Call::Protocol)?;
+                sources::named(directory).map(Some)
+            }
             _ => Ok(None),
         }
     }

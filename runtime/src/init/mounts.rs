@@ -1,10 +1,10 @@
 //! Mounts: made detached, changed, and attached by descriptor.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 use longshore_linux::{AttrChange, Depth, MountAttr, Propagation, mount_setattr};
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, fstatfs, major, minor, openat};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, fstatfs, openat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
     FsPickFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, fsconfig_reconfigure, fspick, mount_change,
@@ -14,6 +14,7 @@ use rustix::process::{fchdir, pivot_root};
 
 use super::attributes::{set_attributes, set_propagation};
 use super::copy_up::copy_contents;
+use super::devices::is_null;
 use super::report::{At, Call, Failure};
 use super::resolve::{Last, Point, directory, directory_itself, file, is_directory, open_in_root, point};
 use super::sources::{bind, copy, make, new_filesystem, set_params};
@@ -63,8 +64,8 @@ pub(super) fn mount_into(root: impl AsFd, op: &MountOp, detached: Option<OwnedFd
         }
         (Source::Fs { fs_type, params, .. }, None) if op.target == Target::Tmpfs => {
             let mut text = [0; MODE];
-            let mode = mode_of(point(&root, &op.at, Last::Directory)?, &mut text)?;
-            new_filesystem(fs_type, mode, params, op.attr.change.set)?
+            let mode = mode_of(point(&root, &op.at, Last::Directory)?, &mut text)?.map(|mode| (c"mode", mode));
+            new_filesystem(fs_type, mode.as_slice(), params, op.attr.change.set)?
         }
         (source, None) => make(source, op.attr.change.set)?,
     };
@@ -141,7 +142,7 @@ fn refuse_root(root: impl AsFd, target: &OwnedFd) -> Result<(), Failure> {
 
 /// A mount point that does not say /proc and yet lies in a procfs got there by a symlink of the image: it would let
 /// the image decide what the runtime reads and writes there.
-fn refuse_hidden_proc(at: &InRoot, target: &OwnedFd) -> Result<(), Failure> {
+pub(super) fn refuse_hidden_proc(at: &InRoot, target: &OwnedFd) -> Result<(), Failure> {
     let named = at.names.first().is_some_and(|n| n.as_c_str() == c"proc");
     if !named && fstatfs(target).at(Call::OpenTarget)?.f_type as u64 == PROC_SUPER_MAGIC {
         return Err(Errno::LOOP).at(Call::CoversProc);
@@ -149,43 +150,34 @@ fn refuse_hidden_proc(at: &InRoot, target: &OwnedFd) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Binds a device node of the host, which must be one.
-pub(super) fn bind_node(root: impl AsFd, host: &CStr, at: &InRoot) -> Result<(), Failure> {
-    let tree = bind(host, Depth::Mount)?;
-    let kind = FileType::from_raw_mode(fstat(&tree).at(Call::OpenSource)?.st_mode);
-    if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo) {
-        return Err(Errno::NXIO).at(Call::NotADevice);
-    }
-    attach(&tree, file(&root, at)?)
-}
-
-/// Binds an open file over a place in the root.
-pub(super) fn bind_fd(root: impl AsFd, fd: impl AsFd, at: &InRoot) -> Result<(), Failure> {
-    let tree = copy(fd, Depth::Mount)?;
-    attach(&tree, file(&root, at)?)
-}
-
 /// Hides a file behind the null device, a directory behind an empty one that is read-only. What is not there needs no hiding.
-pub(super) fn mask(root: impl AsFd, at: &InRoot) -> Result<(), Failure> {
+/// All directories are hidden behind the same, which is kept at hand.
+pub(super) fn mask(root: impl AsFd, at: &InRoot, empty: &mut Option<OwnedFd>) -> Result<(), Failure> {
     let target = match open_in_root(&root, at.whole(), OFlags::PATH) {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
         answer => answer.at(Call::OpenTarget)?,
     };
     if is_directory(&target).at(Call::OpenTarget)? {
-        let empty = new_filesystem(c"tmpfs", None, &[], MountAttr::RDONLY)?;
-        return attach(&empty, &target);
+        return match empty {
+            Some(empty) => attach(copy(empty, Depth::Mount)?, &target),
+            none => attach(none.insert(new_empty()?), &target),
+        };
     }
     let null = bind(c"/dev/null", Depth::Mount)?;
-    let stat = fstat(&null).at(Call::OpenSource)?;
-    let device = (
-        FileType::from_raw_mode(stat.st_mode),
-        major(stat.st_rdev),
-        minor(stat.st_rdev),
-    );
-    if device != (FileType::CharacterDevice, 1, 3) {
+    if !is_null(&fstat(&null).at(Call::OpenSource)?) {
         return Err(Errno::NXIO).at(Call::NotADevice);
     }
     attach(&null, &target)
+}
+
+/// An empty directory in which there is no place for anything.
+fn new_empty() -> Result<OwnedFd, Failure> {
+    let smallest = [(c"nr_blocks", c"1"), (c"nr_inodes", c"1")];
+    match new_filesystem(c"tmpfs", &smallest, &[], MountAttr::RDONLY) {
+        // Some kernels want more than one inode.
+        Err(_) => new_filesystem(c"tmpfs", &[], &[], MountAttr::RDONLY),
+        empty => empty,
+    }
 }
 
 /// Makes what is at a path read-only, with all that is mounted below. What is not there needs no protection.
@@ -224,6 +216,24 @@ pub(super) fn propagate(path: &CStr, propagation: Propagation, depth: Depth) -> 
         flags |= MountPropagationFlags::REC;
     }
     mount_change(path, flags).at(Call::Attribute)
+}
+
+/// Cuts the mount that a directory is on off from the host's, so that what is mounted on it stays here.
+pub(super) fn cut_off(directory: impl AsFd) -> Result<(), Failure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = |from: BorrowedFd<'_>, name| openat2(from, name, flags, Mode::empty(), ResolveFlags::NO_XDEV);
+    let mut top = open(directory.as_fd(), c".").at(Call::Open)?;
+    // Upwards to the directory that is the mount's root: only that stands for the mount.
+    loop {
+        let change = AttrChange {
+            propagation: Some(Propagation::Slave),
+            ..AttrChange::default()
+        };
+        match mount_setattr(&top, c"", Depth::Mount, change) {
+            Err(Errno::INVAL) => top = open(top.as_fd(), c"..").at(Call::Attribute)?,
+            answer => return answer.at(Call::Attribute),
+        }
+    }
 }
 
 /// Makes the assembled root the root, and lets go of the old one.

@@ -52,17 +52,29 @@ pub(super) enum Last {
 /// Opens whatever is at a path, making it and what is missing on the way.
 pub(super) fn point(root: impl AsFd, path: &InRoot, last: Last) -> Result<Point, Failure> {
     match open_in_root(&root, path.whole(), OFlags::PATH) {
-        Err(Errno::NOENT) => make(root, path, last).map(|fd| Point { fd, found: false }),
+        Err(Errno::NOENT) => make(root, path.whole(), last).map(|fd| Point { fd, found: false }),
         answer => answer.map(|fd| Point { fd, found: true }).at(Call::OpenTarget),
     }
 }
 
 /// Opens a directory, making what is missing on the way.
 pub(super) fn directory(root: impl AsFd, path: &InRoot) -> Result<OwnedFd, Failure> {
-    match open_in_root(&root, path.whole(), OFlags::PATH | OFlags::DIRECTORY) {
+    directory_at(root, path.whole())
+}
+
+fn directory_at(root: impl AsFd, path: &CStr) -> Result<OwnedFd, Failure> {
+    match open_in_root(&root, path, OFlags::PATH | OFlags::DIRECTORY) {
         Err(Errno::NOENT) => make(root, path, Last::Directory),
         answer => answer.at(Call::OpenTarget),
     }
+}
+
+/// The directory of a path, made if it is missing, and the name in it.
+pub(super) fn parent(root: impl AsFd, path: &InRoot) -> Result<(OwnedFd, &CStr), Failure> {
+    let (name, above) = path.names.split_last().ok_or(Errno::ISDIR).at(Call::OpenTarget)?;
+    let above = above.len().checked_sub(1).and_then(|at| path.prefixes.get(at));
+    let directory = directory_at(root, above.map_or(c".", |prefix| prefix.as_c_str()))?;
+    Ok((directory, name))
 }
 
 /// The same for what the runtime itself reads and writes by name afterwards: no symbolic link may lead there, or the image would
@@ -91,6 +103,20 @@ pub(super) fn file(root: impl AsFd, path: &InRoot) -> Result<OwnedFd, Failure> {
     point(root, path, Last::File).map(|point| point.fd)
 }
 
+/// The same for what the runtime itself puts there: its name is no symbolic link, which could lead to a file that must stay as it is
+/// (CVE-2025-52565).
+pub(super) fn file_itself(root: impl AsFd, path: &InRoot) -> Result<OwnedFd, Failure> {
+    let (parent, name) = parent(root, path)?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    for _ in 0..TRIES {
+        match open_resolving(&parent, name, OFlags::PATH, resolve) {
+            Err(Errno::NOENT) => make_file(&parent, name)?,
+            answer => return answer.at(Call::NoLink),
+        }
+    }
+    Err(Errno::AGAIN).at(Call::OpenTarget)
+}
+
 /// Whether the descriptor is of a directory.
 pub(super) fn is_directory(fd: impl AsFd) -> Result<bool, Errno> {
     Ok(FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::Directory)
@@ -98,9 +124,9 @@ pub(super) fn is_directory(fd: impl AsFd) -> Result<bool, Errno> {
 
 /// Walks to a path, name by name, and makes what is missing. A symbolic link that leads to what is not there is replaced by its text, as
 /// the kernel would follow it with `root` as the root directory; so each open is by the kernel's own rules and none leaves the root.
-fn make(root: impl AsFd, path: &InRoot, last: Last) -> Result<OwnedFd, Failure> {
+fn make(root: impl AsFd, path: &CStr, last: Last) -> Result<OwnedFd, Failure> {
     let top = || open_in_root(&root, c".", OFlags::PATH | OFlags::DIRECTORY).at(Call::OpenTarget);
-    let mut way = Way::new(path.whole()).at(Call::OpenTarget)?;
+    let mut way = Way::new(path).at(Call::OpenTarget)?;
     let mut here = top()?;
     let mut links = 0;
     // What others put there and take away meanwhile makes it try again.

@@ -4,20 +4,17 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use longshore_linux::{AttrChange, MountAttr, mount_setattr};
-use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fstatfs, makedev, mknodat, openat, openat2,
-    statat, symlinkat,
-};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Uid, fstatfs, openat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::Child;
-use super::mounts;
 use super::report::{At, Call, Failure};
 use super::resolve::{directory, open_in_root};
-use crate::plan::op::{NodeOp, Op, Slot};
+use super::{devices, mounts, sources};
+use crate::plan::op::{Old, Op, Slot};
 
 const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
@@ -38,47 +35,49 @@ impl Child<'_> {
                 self.slots.set(*slot, place);
                 Ok(())
             }
-            Op::MoveRoot(slot) => {
+            Op::MoveRoot { onto, old } => {
                 // A directory of the host is not kept open longer than it is needed.
-                let place = self.slots.take(*slot).ok_or(Errno::BADF).at(Call::Protocol)?;
+                let place = self.slots.take(*onto).ok_or(Errno::BADF).at(Call::Protocol)?;
+                if *old == Old::CutOff {
+                    mounts::cut_off(&place)?;
+                }
                 mounts::attach(self.root()?, place)
+            }
+            Op::Copy { slot, path, depth } => {
+                let tree = sources::bind(path, *depth)?;
+                self.slots.set(*slot, tree);
+                Ok(())
             }
             Op::Root {
                 source,
                 attr,
                 propagation,
             } => {
-                let detached = self.detached(source)?;
+                let detached = self.detached(source, attr.set)?;
                 let root = mounts::make_root(detached, source, *attr, propagation)?;
                 // SAFETY: make_root gave the descriptor away.
                 self.slots.set(Slot::ROOT, unsafe { OwnedFd::from_raw_fd(root) });
                 Ok(())
             }
             Op::Mount(mount) => {
-                let detached = self.detached(&mount.source)?;
+                let detached = self.detached(&mount.source, mount.attr.change.set)?;
                 let tree = mounts::mount_into(self.root()?, mount, detached)?;
                 if let Some(slot) = mount.keep {
                     self.slots.set(slot, tree);
                 }
                 Ok(())
             }
-            Op::Node(node) => make_node(self.root()?, node),
-            Op::BindNode { host, at } => mounts::bind_node(self.root()?, host, at),
-            Op::Symlink { parent, name, target } => {
-                let parent = directory(self.root()?, parent)?;
-                match symlinkat(target.as_c_str(), &parent, name.as_c_str()) {
-                    Err(Errno::EXIST) => Ok(()),
-                    answer => answer.at(Call::MakeLink),
-                }
-            }
-            Op::Console(at) => mounts::bind_fd(self.root()?, self.slots.get(Slot::STDIN)?, at),
+            Op::Node(node) => devices::make_node(self.root()?, node),
+            Op::BindNode(node) => devices::bind_node(self.root()?, node),
+            Op::Symlink { at, target, over } => devices::link(self.root()?, at, target, *over),
+            Op::Console(at) => devices::bind_console(self.root()?, self.slots.get(Slot::STDIN)?, at),
             Op::Directory(at) => directory(self.root()?, at).map(drop),
             Op::Sysctl { name, value } => self.sysctl(name, value),
             Op::Close(slot) => {
                 let mount = self.slots.take(*slot).ok_or(Errno::BADF).at(Call::Protocol)?;
                 mounts::close(mount)
             }
-            Op::Mask(at) => mounts::mask(self.root()?, at),
+            Op::Mask(at) => mounts::mask(self.slots.get(Slot::ROOT)?, at, &mut self.empty),
             Op::ReadOnlyPath(at) => mounts::read_only_path(self.root()?, at),
             Op::RootAttr {
                 set,
@@ -93,6 +92,7 @@ impl Child<'_> {
                 mount_setattr(self.root()?, c"", *depth, change).at(Call::Attribute)
             }
             Op::PivotRoot(old) => mounts::enter_root(self.root()?, *old),
+            Op::OwnNull => devices::own_null(),
             _ => Err(Errno::NOSYS).at(Call::Protocol),
         }
     }
@@ -132,32 +132,6 @@ fn host_proc() -> Result<OwnedFd, Failure> {
         return Err(Errno::NODEV).at(Call::Open);
     }
     Ok(proc)
-}
-
-fn make_node(root: impl AsFd, node: &NodeOp) -> Result<(), Failure> {
-    let parent = directory(root, &node.parent)?;
-    let name = node.name.as_c_str();
-    let kind = FileType::from_raw_mode(node.mode);
-    let device = makedev(node.major, node.minor);
-    match mknodat(&parent, name, kind, Mode::from_raw_mode(node.mode & 0o7777), device) {
-        // One that is there is as good, if it is the same.
-        Err(Errno::EXIST) => {
-            let there = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).at(Call::MakeNode)?;
-            let same =
-                FileType::from_raw_mode(there.st_mode) == kind && (kind == FileType::Fifo || there.st_rdev == device);
-            return if same {
-                Ok(())
-            } else {
-                Err(Errno::EXIST).at(Call::MakeNode)
-            };
-        }
-        answer => answer.at(Call::MakeNode)?,
-    }
-    if (node.uid, node.gid) != (0, 0) {
-        let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
-        chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).at(Call::Owner)?;
-    }
-    Ok(())
 }
 
 /// Both sides of a new terminal in the devpts that is mounted in the root. The other side is opened through the master, not by a

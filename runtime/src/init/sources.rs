@@ -1,10 +1,10 @@
 //! What mounts are made from: filesystems, and copies of mounts, attached to nothing yet.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use longshore_linux::{AttrChange, Depth, MountAttr, mount_setattr};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, fstat, openat, readlinkat_raw};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
@@ -12,7 +12,7 @@ use rustix::mount::{
 };
 
 use super::report::{At, Call, Failure};
-use crate::plan::op::{FsParam, Source};
+use crate::plan::op::{Fallback, FsParam, Source};
 
 /// Makes a mount that is attached to nothing. Also the host calls this, for sources that the child can't reach.
 pub(crate) fn make(source: &Source, attr: MountAttr) -> Result<OwnedFd, Failure> {
@@ -21,11 +21,14 @@ pub(crate) fn make(source: &Source, attr: MountAttr) -> Result<OwnedFd, Failure>
             fs_type,
             params,
             fallback,
-        } => match new_filesystem(fs_type, None, params, attr) {
-            Err(Failure { errno: Errno::PERM, .. }) if fallback.is_some() => {
-                read_only_copy(fallback.as_deref().unwrap_or_default(), attr)
+        } => match (new_filesystem(fs_type, &[], params, attr), fallback) {
+            (Err(Failure { errno: Errno::PERM, .. }), Some(Fallback::ReadOnly(path))) => {
+                instead(bind(path, Depth::Tree)?, attr | MountAttr::RDONLY)
             }
-            answer => answer,
+            (Err(Failure { errno: Errno::PERM, .. }), Some(Fallback::Tree(path))) => {
+                instead(bind(path, Depth::Tree)?, attr)
+            }
+            (answer, _) => answer,
         },
         Source::Legacy {
             fs_type,
@@ -34,19 +37,51 @@ pub(crate) fn make(source: &Source, attr: MountAttr) -> Result<OwnedFd, Failure>
             data,
         } => by_path(fs_type, source, *flags, data),
         Source::Bind { path, depth } => bind(path, *depth),
-        Source::Inside { .. } | Source::Detached(_) | Source::There { .. } => Err(Errno::INVAL).at(Call::OpenSource),
+        Source::Inside { .. } | Source::Detached(_) | Source::Named(_) | Source::There { .. } => {
+            Err(Errno::INVAL).at(Call::OpenSource)
+        }
     }
 }
 
-/// A tree of the host that takes the place of what may not be mounted: nothing of it can be written.
-fn read_only_copy(path: &CStr, attr: MountAttr) -> Result<OwnedFd, Failure> {
-    let tree = bind(path, Depth::Tree)?;
+/// A tree that takes the place of what may not be mounted.
+pub(super) fn instead(tree: OwnedFd, attr: MountAttr) -> Result<OwnedFd, Failure> {
     let change = AttrChange {
-        // Access times are locked, and nothing writes here.
-        set: (attr - MountAttr::ATIME - MountAttr::NODIRATIME) | MountAttr::RDONLY,
+        // Access times are locked, and matter to nobody here.
+        set: attr - MountAttr::ATIME - MountAttr::NODIRATIME,
         ..AttrChange::default()
     };
     mount_setattr(&tree, c"", Depth::Tree, change).at(Call::Attribute)?;
+    Ok(tree)
+}
+
+/// A copy of the mount of what a descriptor from another mount namespace is of: there its path is the same.
+pub(super) fn named(directory: impl AsFd) -> Result<OwnedFd, Failure> {
+    let mut link = [0u8; 32];
+    let mut number = std::io::Cursor::new(&mut link[..]);
+    let written = std::io::Write::write_fmt(
+        &mut number,
+        format_args!("/proc/self/fd/{}\0", directory.as_fd().as_raw_fd()),
+    );
+    written.map_err(|_| Errno::NAMETOOLONG).at(Call::OpenSource)?;
+    let link = CStr::from_bytes_until_nul(&link)
+        .map_err(|_| Errno::INVAL)
+        .at(Call::OpenSource)?;
+    let mut path = [0u8; 4096];
+    let length = readlinkat_raw(CWD, link, &mut path[..]).at(Call::OpenSource)?;
+    if length >= path.len() {
+        return Err(Errno::NAMETOOLONG).at(Call::OpenSource);
+    }
+    let path = CStr::from_bytes_until_nul(&path)
+        .map_err(|_| Errno::INVAL)
+        .at(Call::OpenSource)?;
+    let tree = bind(path, Depth::Mount)?;
+    let (asked, found) = (
+        fstat(directory).at(Call::OpenSource)?,
+        fstat(&tree).at(Call::OpenSource)?,
+    );
+    if (asked.st_dev, asked.st_ino) != (found.st_dev, found.st_ino) {
+        return Err(Errno::STALE).at(Call::OpenSource);
+    }
     Ok(tree)
 }
 
@@ -68,16 +103,16 @@ fn copying(depth: Depth) -> OpenTreeFlags {
     }
 }
 
-/// A new instance of a filesystem. `mode` comes before the parameters, so that they can say otherwise.
+/// A new instance of a filesystem. `first` comes before the parameters, so that they can say otherwise.
 pub(super) fn new_filesystem(
     fs_type: &CStr,
-    mode: Option<&CStr>,
+    first: &[(&CStr, &CStr)],
     params: &[FsParam],
     attr: MountAttr,
 ) -> Result<OwnedFd, Failure> {
     let fs = fsopen(fs_type, FsOpenFlags::FSOPEN_CLOEXEC).at(Call::FsOpen)?;
-    if let Some(mode) = mode {
-        fsconfig_set_string(&fs, c"mode", mode).at(Call::FsOption)?;
+    for (key, value) in first {
+        fsconfig_set_string(&fs, *key, *value).at(Call::FsOption)?;
     }
     set_params(&fs, params)?;
     fsconfig_create(&fs).at(Call::FsCreate)?;

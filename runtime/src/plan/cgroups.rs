@@ -3,11 +3,11 @@ use std::path::Path;
 use longshore_linux::{AttrChange, Namespaces};
 use oci_spec::runtime::Mount;
 
-use super::Builder;
 use super::mounts::Origin;
-use super::op::{Attributes, FsParam, HostInput, MountOp, Op, Slot, Source, Target};
+use super::op::{Attributes, Fallback, FsParam, HostInput, MountOp, Op, Over, Slot, Source, Target};
 use super::options::MountOptions;
-use super::paths::{cstring, in_root, invalid, unsupported};
+use super::paths::{cpath, cstring, in_root, invalid, unsupported};
+use super::{Builder, Privilege};
 use crate::Result;
 use crate::cgroup::Mode;
 
@@ -21,8 +21,7 @@ impl Builder<'_> {
         let facts = self.facts;
         match facts.cgroups.mode() {
             Mode::Unified => {
-                let at = facts.cgroups.v2_mount().unwrap_or(Path::new("/sys/fs/cgroup"));
-                let source = self.hierarchy(field, "cgroup2", &[], at)?;
+                let source = self.unified(field)?;
                 self.hierarchy_mount(field, source, options, mount.destination(), None)
             }
             Mode::Legacy | Mode::Hybrid => self.cgroup_tree(field, mount.destination(), options),
@@ -33,19 +32,51 @@ impl Builder<'_> {
         }
     }
 
-    /// One hierarchy: mounted again where the container's cgroup namespace makes its own group the root, else the group bound.
-    fn hierarchy(&mut self, field: &str, fs_type: &str, params: &[FsParam], mounted: &Path) -> Result<Source> {
+    /// The v2 tree: its root is that of the container's cgroup namespace, if it has one, as others have it too. Where the kernel does not let a
+    /// user namespace mount it, a part of the host's own mount: the same.
+    fn unified(&mut self, field: &str) -> Result<Source> {
+        let facts = self.facts;
+        let (mounted, inherited) = facts.cgroups.v2().unwrap_or((Path::new("/sys/fs/cgroup"), None));
+        let fallback = match (
+            self.namespaces.has(Namespaces::USER),
+            self.namespaces.has(Namespaces::CGROUP),
+        ) {
+            (false, _) => None,
+            (true, false) => Some(Fallback::Tree(cpath(field, mounted)?)),
+            (true, true) if self.host_makes() => {
+                let slot = self.input(own(mounted, inherited.unwrap_or(Path::new("")), facts.privilege), field);
+                Some(Fallback::Detached(slot))
+            }
+            (true, true) => None,
+        };
+        Ok(Source::Fs {
+            fs_type: c"cgroup2".into(),
+            params: Vec::new(),
+            fallback,
+        })
+    }
+
+    /// One hierarchy of v1: mounted again where the container's cgroup namespace makes its own group the root, else the group bound.
+    /// `None` if nothing of it is to be seen from here.
+    fn hierarchy(
+        &mut self,
+        field: &str,
+        params: Vec<FsParam>,
+        mounted: &Path,
+        inherited: Option<&Path>,
+    ) -> Option<Source> {
         if self.namespaces.has(Namespaces::CGROUP) {
-            return Ok(Source::Fs {
-                fs_type: cstring(field, fs_type)?,
-                params: params.to_vec(),
+            return Some(Source::Fs {
+                fs_type: c"cgroup".into(),
+                params,
                 fallback: None,
             });
         }
-        let own = HostInput::OwnCgroup {
-            mounted: mounted.to_owned(),
-        };
-        Ok(Source::Detached(self.input(own, field)))
+        let slot = self.input(own(mounted, inherited?, self.facts.privilege), field);
+        Some(match self.facts.privilege {
+            Privilege::Full => Source::Detached(slot),
+            Privilege::None => Source::Named(slot),
+        })
     }
 
     fn hierarchy_mount(
@@ -59,6 +90,7 @@ impl Builder<'_> {
         let at = in_root(&format!("{field}.destination"), at)?;
         let origin = match source {
             Source::Detached(_) => Origin::Host,
+            Source::Named(_) => Origin::Child,
             _ => Origin::New,
         };
         let op = MountOp {
@@ -91,28 +123,38 @@ impl Builder<'_> {
         };
         let keep = options.is_read_only().then(|| self.slot());
         self.hierarchy_mount(field, tmpfs, &options.without_read_only(), destination, keep)?;
-        for (mounted, words) in facts.cgroups.v1_hierarchies() {
+        for (mounted, inherited, words) in facts.cgroups.v1_hierarchies() {
             let Some(name) = mounted.file_name() else { continue };
             let params = words
                 .split(',')
                 .map(|word| parameter(field, word))
                 .collect::<Result<Vec<_>>>()?;
-            let source = self.hierarchy(field, "cgroup", &params, mounted)?;
+            let Some(source) = self.hierarchy(field, params, mounted, inherited) else {
+                continue;
+            };
             self.hierarchy_mount(field, source, options, &destination.join(name), None)?;
             for alias in words
                 .split(',')
                 .filter(|w| words.contains(',') && !w.contains('=') && *w != name)
             {
-                let parent = in_root(field, destination)?;
+                let at = in_root(field, &destination.join(alias))?;
                 let target = cstring(field, name.as_encoded_bytes())?;
-                let name = cstring(field, alias)?;
-                self.step(field, Op::Symlink { parent, name, target });
+                let over = Over::Keep;
+                self.step(field, Op::Symlink { at, target, over });
             }
         }
         if let Some(slot) = keep {
             self.step(field, Op::Close(slot));
         }
         Ok(())
+    }
+}
+
+fn own(mounted: &Path, inherited: &Path, privilege: Privilege) -> HostInput {
+    HostInput::OwnCgroup {
+        mounted: mounted.to_owned(),
+        inherited: inherited.to_owned(),
+        privilege,
     }
 }
 

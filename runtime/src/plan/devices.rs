@@ -4,8 +4,8 @@ use longshore_linux::Namespaces;
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 
 use super::Builder;
-use super::op::{NodeOp, Op};
-use super::paths::{cstring, in_root, invalid, parent_and_name};
+use super::op::{NodeOp, Op, Over};
+use super::paths::{clean, cpath, cstring, in_root, invalid};
 use crate::Result;
 
 /// Devices that every container has (runtime spec, "Default Devices"): path, major, minor.
@@ -18,15 +18,20 @@ const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
     ("/dev/tty", 5, 0),
 ];
 
-/// Links that every container has.
-const DEFAULT_LINKS: [(&str, &str); 5] = [
-    ("/dev/fd", "/proc/self/fd"),
-    ("/dev/stdin", "/proc/self/fd/0"),
-    ("/dev/stdout", "/proc/self/fd/1"),
-    ("/dev/stderr", "/proc/self/fd/2"),
-    ("/dev/ptmx", "pts/ptmx"),
+/// Links that every container has. An image's own terminals are none of the container's.
+const DEFAULT_LINKS: [(&str, &str, Over); 6] = [
+    ("/dev/fd", "/proc/self/fd", Over::Keep),
+    ("/dev/stdin", "/proc/self/fd/0", Over::Keep),
+    ("/dev/stdout", "/proc/self/fd/1", Over::Keep),
+    ("/dev/stderr", "/proc/self/fd/2", Over::Keep),
+    ("/dev/core", "/proc/kcore", Over::Keep),
+    (PTMX, "pts/ptmx", Over::Replace),
 ];
 
+/// Always the one of the container's devpts, even if it is asked for as a device.
+const PTMX: &str = "/dev/ptmx";
+
+const S_IFMT: u32 = 0o170_000;
 const S_IFIFO: u32 = 0o010_000;
 const S_IFCHR: u32 = 0o020_000;
 const S_IFBLK: u32 = 0o060_000;
@@ -41,13 +46,15 @@ impl Builder<'_> {
             .unwrap_or_default();
         let bound = spec.mounts().iter().flatten().any(|m| {
             let options = m.options().as_deref().unwrap_or_default();
-            m.destination() == Path::new("/dev") && (options.iter().any(|o| o == "bind" || o == "rbind"))
+            let bind = m.typ().as_deref() == Some("bind") || options.iter().any(|o| o == "bind" || o == "rbind");
+            bind && clean(&Path::new("/").join(m.destination())) == Path::new("/dev")
         });
         if bound {
             return Ok(());
         }
+        self.own_null = true;
         for (path, major, minor) in DEFAULT_DEVICES {
-            if asked.iter().any(|d| d.path() == Path::new(path)) {
+            if asked.iter().any(|d| clean(d.path()) == Path::new(path)) {
                 continue;
             }
             self.node(
@@ -60,16 +67,10 @@ impl Builder<'_> {
         for (i, device) in asked.iter().enumerate() {
             self.asked_device(&format!("linux.devices[{i}]"), device)?;
         }
-        for (path, target) in DEFAULT_LINKS {
-            let (parent, name) = parent_and_name("linux.devices", Path::new(path))?;
-            self.step(
-                "linux.devices",
-                Op::Symlink {
-                    parent,
-                    name,
-                    target: cstring("linux.devices", target)?,
-                },
-            );
+        for (path, target, over) in DEFAULT_LINKS {
+            let at = in_root("linux.devices", Path::new(path))?;
+            let target = cstring("linux.devices", target)?;
+            self.step("linux.devices", Op::Symlink { at, target, over });
         }
         Ok(())
     }
@@ -80,6 +81,9 @@ impl Builder<'_> {
         };
         if !device.path().is_absolute() {
             return Err(invalid(format!("{field}.path"), "it is not absolute"));
+        }
+        if clean(device.path()) == Path::new(PTMX) {
+            return Ok(());
         }
         let kind = match device.typ() {
             LinuxDeviceType::C | LinuxDeviceType::U => S_IFCHR,
@@ -100,32 +104,22 @@ impl Builder<'_> {
         (mode, major, minor): (u32, u32, u32),
         owner: (u32, u32),
     ) -> Result<()> {
-        if self.namespaces.has(Namespaces::USER) {
-            // mknod(2) is not for user namespaces; the host's own node is bound, as it is.
-            let host = cstring(field, path.as_os_str().as_encoded_bytes())?;
-            self.step(
-                field,
-                Op::BindNode {
-                    host,
-                    at: in_root(field, path)?,
-                },
-            );
-            return Ok(());
-        }
-        let (parent, name) = parent_and_name(field, path)?;
         let (uid, gid) = owner;
-        self.step(
-            field,
-            Op::Node(Box::new(NodeOp {
-                parent,
-                name,
-                mode,
-                major,
-                minor,
-                uid,
-                gid,
-            })),
-        );
+        let node = Box::new(NodeOp {
+            at: in_root(field, path)?,
+            host: cpath(field, &clean(path))?,
+            mode,
+            major,
+            minor,
+            uid,
+            gid,
+        });
+        if node.at.names.is_empty() {
+            return Err(invalid(format!("{field}.path"), "it is the root itself"));
+        }
+        // mknod(2) of a device is not for user namespaces; the host's own node is bound, as it is.
+        let bind = self.namespaces.has(Namespaces::USER) && mode & S_IFMT != S_IFIFO;
+        self.step(field, if bind { Op::BindNode(node) } else { Op::Node(node) });
         Ok(())
     }
 }

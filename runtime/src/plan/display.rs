@@ -4,7 +4,10 @@ use longshore_linux::{AttrChange, Depth, MountAttr, Namespaces, Propagation};
 
 use crate::seccomp::Handover;
 
-use super::op::{FsParam, HostInput, IdMaps, InRoot, Locked, MountOp, Old, Op, Program, Source, Target};
+use super::Privilege;
+use super::op::{
+    Fallback, FsParam, HostInput, IdMaps, InRoot, Locked, MountOp, Old, Op, Over, Program, Source, Target,
+};
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,7 +49,10 @@ impl fmt::Display for HostInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Namespace { path, kind } => write!(f, "open {} namespace {path:?}", Names(*kind)),
-            Self::OwnCgroup { mounted } => write!(f, "bind own group below {}", mounted.display()),
+            Self::OwnCgroup { mounted, privilege, .. } => {
+                let what = if *privilege == Privilege::Full { "copy" } else { "open" };
+                write!(f, "{what} own group below {}", mounted.display())
+            }
             Self::Mount(source) => write!(f, "make {source}"),
         }
     }
@@ -128,7 +134,9 @@ impl fmt::Display for Source {
                 write!(f, "{}", fs_type.to_string_lossy())?;
                 fmt_params(params, f)?;
                 match fallback {
-                    Some(path) => write!(f, " or bind {path:?}"),
+                    Some(Fallback::ReadOnly(path)) => write!(f, " or rbind {path:?} read-only"),
+                    Some(Fallback::Tree(path)) => write!(f, " or rbind {path:?}"),
+                    Some(Fallback::Detached(slot)) => write!(f, " or slot {}", slot.0),
                     None => Ok(()),
                 }
             }
@@ -157,6 +165,7 @@ impl fmt::Display for Source {
                 write!(f, "{word} {at} of the root")
             }
             Self::Detached(slot) => write!(f, "slot {}", slot.0),
+            Self::Named(slot) => write!(f, "bind what slot {} is of", slot.0),
             Self::There { params: None } => f.write_str("what is there, again"),
             Self::There { params: Some(params) } => {
                 f.write_str("the filesystem there, again")?;
@@ -193,11 +202,6 @@ fn word(propagation: Propagation) -> &'static str {
     }
 }
 
-fn slash(parent: &InRoot) -> String {
-    let parent = parent.to_string();
-    if parent == "/" { parent } else { parent + "/" }
-}
-
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -207,7 +211,7 @@ impl fmt::Display for Op {
             Self::Undumpable => f.write_str("undumpable"),
             Self::Dumpable => f.write_str("dumpable"),
             Self::OpenPlace { slot, path } => write!(f, "open {path:?} (slot {})", slot.0),
-            Self::MoveRoot(slot) => write!(f, "move the root onto slot {}", slot.0),
+            Self::MoveRoot { onto, .. } => write!(f, "move the root onto slot {}", onto.0),
             Self::BecomeRoot { .. } => f.write_str("become root of the user namespace"),
             Self::JoinCgroups => f.write_str("join cgroups"),
             Self::OpenRoot => f.write_str("open the root"),
@@ -215,6 +219,10 @@ impl fmt::Display for Op {
             Self::SetNs { slot, kind } => write!(f, "join {} (slot {})", Names(*kind), slot.0),
             Self::NewSession => f.write_str("new session"),
             Self::Propagate { propagation, depth } => write!(f, "make /{}", Travels(&[(*propagation, *depth)])),
+            Self::Copy { slot, path, depth } => {
+                let word = if *depth == Depth::Tree { "rbind" } else { "bind" };
+                write!(f, "copy {word} {path:?} (slot {})", slot.0)
+            }
             Self::Root {
                 source,
                 attr,
@@ -223,24 +231,13 @@ impl fmt::Display for Op {
             Self::Mount(m) => write!(f, "{m}"),
             Self::Node(n) => write!(
                 f,
-                "node {}{} {:o} {}:{} owner {}:{}",
-                slash(&n.parent),
-                n.name.to_string_lossy(),
-                n.mode,
-                n.major,
-                n.minor,
-                n.uid,
-                n.gid
+                "node {} {:o} {}:{} owner {}:{}",
+                n.at, n.mode, n.major, n.minor, n.uid, n.gid
             ),
-            Self::BindNode { host, at } => write!(f, "bind node {host:?} on {at}"),
-            Self::Symlink { parent, name, target } => {
-                write!(
-                    f,
-                    "link {}{} -> {}",
-                    slash(parent),
-                    name.to_string_lossy(),
-                    target.to_string_lossy()
-                )
+            Self::BindNode(n) => write!(f, "bind node {:?} {}:{} on {}", n.host, n.major, n.minor, n.at),
+            Self::Symlink { at, target, over } => {
+                let arrow = if *over == Over::Keep { "->" } else { "=>" };
+                write!(f, "link {at} {arrow} {}", target.to_string_lossy())
             }
             Self::Terminal { rows, columns, uid } => write!(f, "open terminal {rows}x{columns} owner {uid}"),
             Self::Console(at) => write!(f, "bind terminal on {at}"),
@@ -273,6 +270,7 @@ impl Op {
                 let travels = travels.as_ref().map_or(&[][..], |t| t);
                 write!(f, "root attributes{}{}", Change(change), Travels(travels))
             }
+            Self::OwnNull => f.write_str("the container's own null device for streams"),
             Self::PivotRoot(Old::Apart) => f.write_str("pivot root"),
             Self::PivotRoot(Old::CutOff) => f.write_str("pivot root, cut the old one off from the host"),
             Self::Hostname(name) => write!(f, "hostname {}", name.to_string_lossy()),

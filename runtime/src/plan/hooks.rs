@@ -99,7 +99,8 @@ impl Builder<'_> {
     /// When the root is assembled and not yet the root: hooks find it where `root.path` says, in the container's mount namespace.
     pub(super) fn meet_for_hooks(&mut self) {
         let Some(slot) = self.hooks_root.take() else { return };
-        self.step("root.path", Op::MoveRoot(slot));
+        let old = self.old_tree();
+        self.step("root.path", Op::MoveRoot { onto: slot, old });
         // Who made the namespaces of an ordinary user may enter them only if their process can be looked at. There is no other
         // process of the container yet.
         let ordinary = self.facts.privilege == Privilege::None;

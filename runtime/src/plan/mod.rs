@@ -77,10 +77,14 @@ struct Builder<'a> {
     slots: u16,
     steps: Vec<Step>,
     root_propagation: Option<(Propagation, Depth)>,
+    /// Which step puts the root over `/`.
+    root_step: usize,
     /// Where the root is on the host.
     root_path: Option<PathBuf>,
     /// Mounts that become read-only when all is in them.
     late_read_only: Vec<(String, Slot)>,
+    /// Whether it has a null device of its own.
+    own_null: bool,
     terminal: bool,
     oom_score_adj: Option<i32>,
     seccomp: Option<Filter>,
@@ -103,8 +107,10 @@ impl<'a> Builder<'a> {
             slots: Slot::FIRST_FREE,
             steps: Vec::new(),
             root_propagation: None,
+            root_step: 0,
             root_path: None,
             late_read_only: Vec::new(),
+            own_null: false,
             terminal: false,
             oom_score_adj: None,
             seccomp: None,
@@ -228,6 +234,7 @@ impl<'a> Builder<'a> {
             let at = in_root(&field, path.as_ref())?;
             self.step(&field, Op::ReadOnlyPath(at));
         }
+        let mut masked = std::collections::BTreeSet::new();
         for (i, path) in linux
             .and_then(|l| l.masked_paths().as_ref())
             .into_iter()
@@ -236,7 +243,9 @@ impl<'a> Builder<'a> {
         {
             let field = format!("linux.maskedPaths[{i}]");
             let at = in_root(&field, path.as_ref())?;
-            self.step(&field, Op::Mask(at));
+            if masked.insert(at.whole().to_owned()) {
+                self.step(&field, Op::Mask(at));
+            }
         }
         if spec.root().as_ref().and_then(|r| r.readonly()).unwrap_or(false) {
             self.step(
@@ -248,11 +257,11 @@ impl<'a> Builder<'a> {
                 },
             );
         }
-        // Unless all of the old tree is cut off from the host already, unmounting it would reach the host.
-        let attached = matches!(self.root_propagation, Some((propagation, depth))
-            if depth == Depth::Mount || matches!(propagation, Propagation::Shared | Propagation::Unbindable));
-        let old = if attached { Old::CutOff } else { Old::Apart };
+        let old = self.old_tree();
         self.step("root.path", Op::PivotRoot(old));
+        if self.own_null {
+            self.step("process", Op::OwnNull);
+        }
         // The others are what it is already.
         if let Some((propagation @ (Propagation::Shared | Propagation::Unbindable), depth)) = self.root_propagation {
             let op = Op::RootAttr {
@@ -263,6 +272,14 @@ impl<'a> Builder<'a> {
             self.step("linux.rootfsPropagation", op);
         }
         Ok(())
+    }
+
+    /// Unless all of the inherited tree is cut off from the host already, what is done to it would reach the host.
+    fn old_tree(&self) -> Old {
+        match self.root_propagation {
+            None | Some((Propagation::Private | Propagation::Slave, Depth::Tree)) => Old::Apart,
+            Some(_) => Old::CutOff,
+        }
     }
 
     fn sysctl(&mut self, name: &str, value: &str) -> Result<()> {

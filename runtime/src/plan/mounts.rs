@@ -3,7 +3,7 @@ use std::path::Path;
 use longshore_linux::{AttrChange, Depth, Namespaces, Propagation};
 use oci_spec::runtime::{Mount, Spec};
 
-use super::op::{Attributes, Locked, MountOp, Op, Slot, Source, Target};
+use super::op::{Attributes, Locked, MountOp, Op, Slot, Source, Step, Target};
 use super::options::{MountOptions, root_propagation, sort_options};
 use super::paths::{cpath, in_root, invalid, on_host, unsupported};
 use super::{Builder, Privilege};
@@ -76,7 +76,23 @@ impl Builder<'_> {
             attr,
             propagation,
         };
+        self.root_step = self.steps.len();
         self.step(field, op);
+    }
+
+    /// The host's files are opened while `/` is the host's.
+    fn copied_early(&mut self, source: Source, field: &str) -> Source {
+        let Source::Bind { path, depth } = source else {
+            return source;
+        };
+        let slot = self.slot();
+        let step = Step {
+            field: field.to_owned(),
+            op: Op::Copy { slot, path, depth },
+        };
+        self.steps.insert(self.root_step, step);
+        self.root_step += 1;
+        Source::Detached(slot)
     }
 
     /// `mounts` of the spec, in order.
@@ -154,6 +170,7 @@ impl Builder<'_> {
             _ => Origin::New,
         };
         let source = self.by_whom(source, field);
+        let source = self.copied_early(source, field);
         let mount = MountOp {
             attr,
             propagation: self.propagation(options, origin),

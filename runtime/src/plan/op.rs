@@ -55,8 +55,8 @@ pub(crate) enum Source {
     Fs {
         fs_type: CString,
         params: Vec<FsParam>,
-        /// What to bind recursively instead when the kernel does not let this user namespace mount the filesystem.
-        fallback: Option<CString>,
+        /// What to take instead when the kernel does not let this user namespace mount the filesystem.
+        fallback: Option<Fallback>,
     },
     /// The same by mount(2), for what the mount API can't take.
     Legacy {
@@ -72,8 +72,21 @@ pub(crate) enum Source {
     Inside { at: InRoot, depth: Depth },
     /// A detached mount that the host made.
     Detached(Slot),
+    /// What the path of a directory leads to that the host opened: an ordinary host can make no mount.
+    Named(Slot),
     /// What is mounted there already: a bind mount, or a filesystem, whose own parameters change too.
     There { params: Option<Vec<FsParam>> },
+}
+
+/// What takes the place of a filesystem that may not be mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fallback {
+    /// A tree of the host, of which nothing may be written.
+    ReadOnly(CString),
+    /// A mount of the host's namespace.
+    Tree(CString),
+    /// A detached mount that the host made.
+    Detached(Slot),
 }
 
 /// What a mount point is; a missing one is made.
@@ -149,6 +162,15 @@ pub(crate) enum When {
     AsUser,
 }
 
+/// What becomes of something that is in a link's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// It stays.
+    Keep,
+    /// It goes.
+    Replace,
+}
+
 /// What the old root's tree is to the host's when it is let go of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Old {
@@ -175,7 +197,10 @@ pub(crate) enum Op {
         path: CString,
     },
     /// Move the root that is being assembled from over `/` onto such a directory.
-    MoveRoot(Slot),
+    MoveRoot {
+        onto: Slot,
+        old: Old,
+    },
     /// Become root of the new user namespace.
     BecomeRoot {
         groups: bool,
@@ -195,6 +220,12 @@ pub(crate) enum Op {
     },
     /// Take the root that was joined as the root.
     OpenRoot,
+    /// Copy a file or tree of the host before the root lies over `/`: from then on a `..` that climbs so far ends in the root.
+    Copy {
+        slot: Slot,
+        path: CString,
+        depth: Depth,
+    },
     /// Make the root's mount and put it over `/`.
     Root {
         source: Source,
@@ -203,16 +234,12 @@ pub(crate) enum Op {
     },
     Mount(Box<MountOp>),
     Node(Box<NodeOp>),
-    /// A host's device node bound, where mknod(2) is not allowed.
-    BindNode {
-        host: CString,
-        at: InRoot,
-    },
-    /// A symlink, unless something is there.
+    /// The host's node of the same path bound, where mknod(2) is not allowed.
+    BindNode(Box<NodeOp>),
     Symlink {
-        parent: InRoot,
-        name: CString,
+        at: InRoot,
         target: CString,
+        over: Over,
     },
     /// Open a terminal in the container's devpts and send its master side to the host.
     Terminal {
@@ -245,6 +272,8 @@ pub(crate) enum Op {
     /// Make a mount read-only that was kept at hand.
     Close(Slot),
     PivotRoot(Old),
+    /// Streams that are the host's null device become the container's own.
+    OwnNull,
     Hostname(CString),
     Domainname(CString),
     Rlimit {
@@ -284,8 +313,9 @@ pub(crate) enum Op {
 /// A device node, FIFO or file to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NodeOp {
-    pub(crate) parent: InRoot,
-    pub(crate) name: CString,
+    pub(crate) at: InRoot,
+    /// Its path on the host, where one may be bound.
+    pub(crate) host: CString,
     /// Type and permissions.
     pub(crate) mode: u32,
     pub(crate) major: u32,
@@ -306,8 +336,13 @@ pub(crate) struct Step {
 pub(crate) enum HostInput {
     /// A namespace to join.
     Namespace { path: CString, kind: Namespaces },
-    /// The container's own group in the hierarchy that is mounted there, as a bind mount.
-    OwnCgroup { mounted: std::path::PathBuf },
+    /// The container's own group in the hierarchy that is mounted there, or the one that it inherits: as a detached mount, or as a directory
+    /// if the host can't make one.
+    OwnCgroup {
+        mounted: std::path::PathBuf,
+        inherited: std::path::PathBuf,
+        privilege: super::Privilege,
+    },
     /// A mount that the host makes, because the child's user namespace may not.
     Mount(Source),
 }

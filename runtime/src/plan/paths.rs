@@ -59,17 +59,6 @@ pub(crate) fn in_root(field: &str, path: &Path) -> Result<InRoot> {
     Ok(laid_out)
 }
 
-/// The directory of a path inside the root, and the name in it.
-pub(crate) fn parent_and_name(field: &str, path: &Path) -> Result<(InRoot, CString)> {
-    let mut whole = in_root(field, path)?;
-    let name = whole
-        .names
-        .pop()
-        .ok_or_else(|| invalid(field, "it names the root directory"))?;
-    whole.prefixes.pop();
-    Ok((whole, name))
-}
-
 /// A path of the host: as it is when absolute, else below the bundle.
 pub(crate) fn on_host(bundle: &Path, path: &Path) -> PathBuf {
     bundle.join(path)

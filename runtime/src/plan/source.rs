@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use longshore_linux::{Depth, Namespaces};
 
 use super::Builder;
-use super::op::{FsParam, HostInput, Source};
+use super::op::{Fallback, FsParam, HostInput, Source};
 use super::options::MountOptions;
 use super::paths::{clean, cpath, cstring, in_root, invalid, on_host, unsupported};
 use crate::Result;
@@ -109,7 +109,7 @@ impl Builder<'_> {
             params.push(flag(c"ro"));
         }
         let in_user_namespace = self.namespaces.has(Namespaces::USER);
-        let fallback = (fs_type == "sysfs" && in_user_namespace).then(|| c"/sys".into());
+        let fallback = (fs_type == "sysfs" && in_user_namespace).then(|| Fallback::ReadOnly(c"/sys".into()));
         Ok(Source::Fs {
             fs_type: cstring(field, fs_type)?,
             params,
