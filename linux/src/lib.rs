@@ -27,7 +27,7 @@ pub use bpf::{
 };
 pub use clone::{ChildOf, CloneOptions, Cloned, Namespaces, clone3};
 pub use mount::Mount;
-pub use mount_attr::{AttrChange, Depth, MountAttr, Propagation, mount_setattr};
+pub use mount_attr::{AttrChange, Depth, MountAttr, Propagation, map_mount_ids, mount_setattr};
 pub use pidfd::{Exit, has_ended, reap, send_signal};
 pub use process::{
     CStringArray, CapabilitySets, capabilities, close_on_exec_from, close_range, drop_bounding_capability,

@@ -104,12 +104,36 @@ pub fn mount_setattr(dir: impl AsFd, path: &CStr, depth: Depth, change: AttrChan
     } else {
         MountAttr::empty()
     };
+    set_raw(
+        dir,
+        path,
+        depth,
+        RawAttr {
+            set: change.set.bits(),
+            clear: (change.clear | atime).bits(),
+            propagation: change.propagation.map_or(0, Propagation::bits),
+            userns_fd: 0,
+        },
+    )
+}
+
+/// Maps the owners of files on a mount that is attached to nothing through a user namespace (mount_setattr(2), `MOUNT_ATTR_IDMAP`). A
+/// mount can be mapped once. Async-signal-safe.
+///
+/// # Errors
+/// Those of mount_setattr(2): `EINVAL` if the filesystem can't be mapped or the mount is attached, `EPERM` without `CAP_SYS_ADMIN` over the
+/// filesystem, for the initial user namespace, and for a mount that is mapped already.
+pub fn map_mount_ids(mount: impl AsFd, depth: Depth, user_namespace: impl AsFd) -> Result<(), Errno> {
     let attr = RawAttr {
-        set: change.set.bits(),
-        clear: (change.clear | atime).bits(),
-        propagation: change.propagation.map_or(0, Propagation::bits),
-        userns_fd: 0,
+        set: MountAttr::IDMAP.bits(),
+        clear: 0,
+        propagation: 0,
+        userns_fd: user_namespace.as_fd().as_raw_fd() as u64,
     };
+    set_raw(mount, c"", depth, attr)
+}
+
+fn set_raw(dir: impl AsFd, path: &CStr, depth: Depth, attr: RawAttr) -> Result<(), Errno> {
     let mut flags = libc::AT_SYMLINK_NOFOLLOW;
     if path.is_empty() {
         flags |= libc::AT_EMPTY_PATH;

@@ -8,8 +8,7 @@
 //! Images, layers and registries: it takes a bundle. Anything but Linux.
 //!
 //! # Limitations
-//! A field that is not supported is an error that names it, never ignored: AppArmor, SELinux, startContainer hooks of ordinary users, id-mapped
-//! mounts, time namespaces, Intel RDT, network devices, the systemd cgroup driver. The clone copies the host's page tables, so that
+//! A field that is not supported is an error that names it, never ignored: AppArmor, SELinux, startContainer hooks of ordinary users, time namespaces, Intel RDT, network devices, the systemd cgroup driver. The clone copies the host's page tables, so that
 //! its time grows with the host's memory. The exit status of a detached container whose maker is gone is told by kernels since 6.15, and is 255 elsewhere.
 //!
 //! # Example

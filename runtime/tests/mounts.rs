@@ -871,3 +871,148 @@ async fn streams_of_the_hosts_null_device_become_the_containers() {
     place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
     assert_eq!(exit.code, 0);
 }
+
+#[tokio::test]
+async fn owners_are_mapped_as_the_mount_says() {
+    if !rustix::process::geteuid().is_root() {
+        return support::skipped("needs root");
+    }
+    own_mounts();
+    let Some(place) = place() else { return };
+    let at = |name: &str| place.dir.path().join(name);
+    fs::create_dir_all(at("tree/sub")).expect("directories");
+    fs::create_dir(at("other")).expect("a directory");
+    for (file, uid, gid) in [("tree/a", 100, 211), ("tree/b", 200, 222), ("other/c", 101, 233)] {
+        fs::write(at(file), "").expect("a file");
+        std::os::unix::fs::chown(at(file), Some(uid), Some(gid)).expect("chown");
+    }
+    use nix::mount::{MsFlags, mount};
+    mount(
+        Some(&at("other")),
+        &at("tree/sub"),
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .expect("a bind mount");
+    let users = json!([{ "containerID": 100, "hostID": 101_000, "size": 3 }, { "containerID": 200, "hostID": 102_000, "size": 3 }]);
+    let groups = json!([{ "containerID": 210, "hostID": 101_100, "size": 10 }, { "containerID": 220, "hostID": 102_200, "size": 20 }]);
+    let maps = |mut mount: Value, users: &Value, groups: &Value| {
+        mount["uidMappings"] = users.clone();
+        mount["gidMappings"] = groups.clone();
+        mount
+    };
+    let tree = |options: Value| json!({ "source": "tree", "destination": "/m", "options": options });
+    let nobody = "65534:65534";
+    let cases = [
+        // options, own maps, user namespace, /m/a, /m/b, /m/sub/c
+        (
+            json!(["rbind"]),
+            true,
+            false,
+            "101000:101101",
+            "102000:102202",
+            "101:233",
+        ),
+        (
+            json!(["rbind", "idmap"]),
+            true,
+            false,
+            "101000:101101",
+            "102000:102202",
+            "101:233",
+        ),
+        (
+            json!(["rbind", "ridmap"]),
+            true,
+            false,
+            "101000:101101",
+            "102000:102202",
+            "101001:102213",
+        ),
+        (json!(["rbind"]), true, true, "1000:1101", "2000:2202", nobody),
+        (
+            json!(["rbind", "ridmap"]),
+            true,
+            true,
+            "1000:1101",
+            "2000:2202",
+            "1001:2213",
+        ),
+        (json!(["rbind", "idmap"]), false, true, "100:211", "200:222", nobody),
+        (
+            json!(["rbind", "ridmap", "ro", "rslave"]),
+            false,
+            true,
+            "100:211",
+            "200:222",
+            "101:233",
+        ),
+    ];
+    for (options, own, user_namespace, a, b, c) in cases {
+        let mut spec = shell("stat -c %u:%g /m/a /m/b /m/sub/c");
+        let mount = tree(options.clone());
+        add(&mut spec, if own { maps(mount, &users, &groups) } else { mount });
+        if user_namespace {
+            in_user_namespace(&mut spec);
+            give_root_away(&place);
+        }
+        let got = match place.try_run(&spec).await {
+            Ok(outcome) => outcome.stdout,
+            Err(error) if chain(&error).contains("may not be able to") => return support::skipped(&chain(&error)),
+            Err(error) => panic!("{}", chain(&error)),
+        };
+        assert_eq!(
+            got,
+            format!("{a}\n{b}\n{c}\n"),
+            "{options} own {own} user namespace {user_namespace}"
+        );
+    }
+
+    // The same source with several mappings, a source inside the root, and a file made through the mount.
+    let mut spec = shell("stat -c %u:%g /m/a /n/a /in/a; touch /in/new; stat -c %u:%g /in/new");
+    let user = |start: u32| json!([{ "containerID": 0, "hostID": start, "size": 65_536 }]);
+    add(&mut spec, maps(tree(json!(["bind"])), &user(100_000), &user(100_000)));
+    let mut second = tree(json!(["bind"]));
+    second["destination"] = json!("/n");
+    add(&mut spec, maps(second, &user(100_100), &user(100_200)));
+    let mut inside = tree(json!(["bind"]));
+    inside["source"] = json!(at("rootfs/own").to_str().expect("text"));
+    inside["destination"] = json!("/in");
+    add(&mut spec, maps(inside, &user(100_000), &user(100_000)));
+    fs::create_dir(at("rootfs/own")).expect("a directory");
+    fs::write(at("rootfs/own/a"), "").expect("a file");
+    in_user_namespace(&mut spec);
+    assert_eq!(out(&place, &spec).await, "100:211\n200:411\n0:0\n0:0\n");
+    let new = fs::metadata(at("rootfs/own/new")).expect("it was made");
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&new), 0);
+}
+
+#[tokio::test]
+async fn mappings_that_can_not_be_are_refused() {
+    let Some(place) = place() else { return };
+    fs::create_dir(place.dir.path().join("dir")).expect("a directory");
+    let one = json!([{ "containerID": 0, "hostID": 1, "size": 1 }]);
+    let none = json!([]);
+    let twice = json!([{ "containerID": 0, "hostID": 1, "size": 2 }, { "containerID": 1, "hostID": 5, "size": 2 }]);
+    let empty = json!([{ "containerID": 0, "hostID": 1, "size": 0 }]);
+    for (kind, options, users, groups, expected) in [
+        ("bind", json!(["bind", "idmap"]), &none, &none, "mounts[6].options"),
+        ("tmpfs", json!(["idmap"]), &one, &one, "mounts[6].options"),
+        ("tmpfs", json!([]), &one, &one, "mounts[6].uidMappings"),
+        ("bind", json!(["bind"]), &one, &none, "mounts[6].gidMappings"),
+        ("bind", json!(["bind"]), &none, &one, "mounts[6].uidMappings"),
+        ("bind", json!(["bind"]), &empty, &one, "mounts[6].uidMappings[0].size"),
+        ("bind", json!(["bind"]), &twice, &one, "mounts[6].uidMappings"),
+    ] {
+        let mut spec = shell("true");
+        let mount = json!({ "source": "dir", "type": kind, "destination": "/m", "options": options, "uidMappings": users, "gidMappings": groups });
+        add(&mut spec, mount);
+        let error = place.try_run(&spec).await.expect_err("it is refused");
+        assert!(
+            error.to_string().starts_with(&format!("{expected}:")),
+            "{expected}: {}",
+            chain(&error)
+        );
+    }
+}

@@ -1,6 +1,7 @@
 //! The host's side of a start: what it opens before the clone, the clone itself, and the talk with the child.
 
 mod agent;
+mod holder;
 mod inputs;
 mod maps;
 mod session;

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 
 use super::maps::{MapWriter, write_id_maps};
-use super::{Agent, Answer, Listener, Spawned, io_error};
+use super::{Agent, Answer, Listener, Spawned, holder, io_error};
 use serde_json::Value;
 
 use crate::init::report::Message;
@@ -51,6 +51,7 @@ pub(crate) struct Session {
     held: Option<u32>,
     /// Whether it has come to its last meeting, after which the end of the socket is its program's start.
     ready: bool,
+    mappings: holder::Mappings,
 }
 
 impl Session {
@@ -64,6 +65,7 @@ impl Session {
             ancestor,
             held: None,
             ready: false,
+            mappings: holder::Mappings::default(),
         }
     }
 
@@ -114,6 +116,10 @@ impl Session {
                 }
                 Message::AtStep(step) if self.ancestor == Ancestor::Helper => self.held = Some(step),
                 Message::Listener | Message::ListenerAt(_) => return Ok(Meeting::Listener(message, fd)),
+                Message::Map(step) => {
+                    self.map_ids(step, fd)?;
+                    self.go()?;
+                }
                 Message::Terminal => {
                     return fd.map(Meeting::Terminal).ok_or_else(|| self.ended_early(Errno::PROTO));
                 }
@@ -124,6 +130,49 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Maps the owners on a mount that the child has made: who has the filesystem may, and the child may not have it.
+    fn map_ids(&mut self, step: u32, mount: Option<OwnedFd>) -> Result<()> {
+        let program = Arc::clone(&self.program);
+        let asked = program.steps.get(step as usize).and_then(|s| match &s.op {
+            Op::Mount(mount) => Some((mount.id_map.as_ref()?, &mount.at, &s.field)),
+            _ => None,
+        });
+        let (Some((ids, at, field)), Some(mount)) = (asked, mount) else {
+            return Err(self.ended_early(Errno::PROTO));
+        };
+        let own;
+        let namespace = match &ids.maps {
+            Some(maps) => match self.mappings.get(maps) {
+                // It was written as if it were the container's.
+                Err(Error::Step {
+                    field: map,
+                    step,
+                    source,
+                }) => {
+                    let field = format!("{field}.{}", map.trim_start_matches("linux."));
+                    return Err(Error::Step { field, step, source });
+                }
+                made => made?,
+            },
+            None => {
+                own = holder::of_process(self.pid)?;
+                &own
+            }
+        };
+        longshore_linux::map_mount_ids(mount, ids.depth, namespace).map_err(|errno| {
+            let hint = match errno {
+                Errno::INVAL => "; the filesystem may not be able to",
+                Errno::PERM => "; they may be mapped already",
+                _ => "",
+            };
+            Error::Step {
+                field: field.clone(),
+                step: format!("map the ids of the mount for {at}{hint}"),
+                source: errno.into(),
+            }
+        })
     }
 
     /// Has the agent take the child's listener over.

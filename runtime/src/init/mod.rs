@@ -255,6 +255,11 @@ impl Child<'_> {
 
     fn meet(&self) -> Result<(), Failure> {
         self.say(Message::AtStep(self.step));
+        self.await_go()
+    }
+
+    /// Waits for the host's leave.
+    fn await_go(&self) -> Result<(), Failure> {
         let mut answer = [0u8; 1];
         let socket = self.slots.get(Slot::REPORT)?;
         let received = loop {
@@ -379,6 +384,23 @@ impl Child<'_> {
             _ => Ok(None),
         }
     }
+}
+
+/// What a process does that only holds a user namespace: it ends when the other end of the socket does, or is killed before.
+///
+/// # Safety
+/// As [`run`]; the descriptor is open.
+pub(crate) unsafe fn hold(socket: RawFd) -> ! {
+    // SAFETY: the process only waits and ends; other threads of the host do not exist here.
+    unsafe {
+        reset_signal_handlers();
+        close_others(&[socket]);
+    }
+    // SAFETY: the caller's promise.
+    let socket = unsafe { BorrowedFd::borrow_raw(socket) };
+    let mut byte = [0u8; 1];
+    let _ = rustix::net::recv(socket, &mut byte[..], RecvFlags::empty());
+    exit_now(0)
 }
 
 /// Moves the caller into the cgroups whose tasks files the host has put after the program's slots. A caller that does so for itself

@@ -53,30 +53,32 @@ pub(super) fn make_root(
     Ok(tree.into_raw_fd())
 }
 
-/// One mount into the root.
-pub(super) fn mount_into(root: impl AsFd, op: &MountOp, detached: Option<OwnedFd>) -> Result<OwnedFd, Failure> {
-    let tree = match (&op.source, detached) {
-        (_, Some(tree)) => tree,
-        (Source::There { params }, _) => return again(&root, op, params.as_deref()),
-        (Source::Inside { at, depth }, _) => {
+/// What a mount is made from, attached to nothing yet.
+pub(super) fn tree_of(root: impl AsFd, op: &MountOp) -> Result<OwnedFd, Failure> {
+    match &op.source {
+        Source::Inside { at, depth } => {
             let source = open_in_root(&root, at.whole(), OFlags::PATH).at(Call::OpenSource)?;
-            copy(source, *depth)?
+            copy(source, *depth)
         }
-        (Source::Fs { fs_type, params, .. }, None) if op.target == Target::Tmpfs => {
+        Source::Fs { fs_type, params, .. } if op.target == Target::Tmpfs => {
             let mut text = [0; MODE];
             let mode = mode_of(point(&root, &op.at, Last::Directory)?, &mut text)?.map(|mode| (c"mode", mode));
-            new_filesystem(fs_type, mode.as_slice(), params, op.attr.change.set)?
+            new_filesystem(fs_type, mode.as_slice(), params, op.attr.change.set)
         }
-        (source, None) => make(source, op.attr.change.set)?,
-    };
-    change(&tree, op)?;
+        source => make(source, op.attr.change.set),
+    }
+}
+
+/// One mount into the root.
+pub(super) fn mount_into(root: impl AsFd, op: &MountOp, tree: &OwnedFd) -> Result<(), Failure> {
+    change(tree, op)?;
     let target = match op.target {
-        Target::LikeSource if !is_directory(&tree).at(Call::OpenSource)? => file(&root, &op.at)?,
+        Target::LikeSource if !is_directory(tree).at(Call::OpenSource)? => file(&root, &op.at)?,
         // The kernel refuses a file over a directory and the other way round.
         Target::LikeSource => point(&root, &op.at, Last::Directory)?.fd,
         Target::Directory | Target::Tmpfs => directory(&root, &op.at)?,
         Target::DirectoryItself => directory_itself(&root, &op.at)?,
-        Target::Proc if fstatfs(&tree).at(Call::OpenSource)?.f_type as u64 != PROC_SUPER_MAGIC => {
+        Target::Proc if fstatfs(tree).at(Call::OpenSource)?.f_type as u64 != PROC_SUPER_MAGIC => {
             return Err(Errno::PERM).at(Call::NotProc);
         }
         Target::Proc => directory_itself(&root, &op.at)?,
@@ -84,10 +86,9 @@ pub(super) fn mount_into(root: impl AsFd, op: &MountOp, detached: Option<OwnedFd
     refuse_root(&root, &target)?;
     refuse_hidden_proc(&op.at, &target)?;
     if op.copy_up {
-        copy_contents(&target, &tree)?;
+        copy_contents(&target, tree)?;
     }
-    attach(&tree, &target)?;
-    Ok(tree)
+    attach(tree, &target)
 }
 
 /// Changes a detached mount, and all of its tree.
@@ -104,7 +105,7 @@ fn change(tree: &OwnedFd, op: &MountOp) -> Result<(), Failure> {
 }
 
 /// Changes what is mounted at a place: the filesystem's own parameters if there are any, and the mount.
-fn again(root: impl AsFd, op: &MountOp, params: Option<&[FsParam]>) -> Result<OwnedFd, Failure> {
+pub(super) fn again(root: impl AsFd, op: &MountOp, params: Option<&[FsParam]>) -> Result<(), Failure> {
     let there = open_in_root(&root, op.at.whole(), OFlags::PATH).at(Call::OpenTarget)?;
     refuse_root(&root, &there)?;
     refuse_hidden_proc(&op.at, &there)?;
@@ -114,8 +115,7 @@ fn again(root: impl AsFd, op: &MountOp, params: Option<&[FsParam]>) -> Result<Ow
         set_params(&fs, params)?;
         fsconfig_reconfigure(&fs).at(Call::FsChange)?;
     }
-    change(&there, op)?;
-    Ok(there)
+    change(&there, op)
 }
 
 /// The mode of a directory that was there, in octal.

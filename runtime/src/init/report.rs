@@ -117,6 +117,8 @@ pub(crate) enum Message {
     Listener,
     /// The seccomp listener has this number in the child, which waits until it is taken.
     ListenerAt(u32),
+    /// A mount comes with the message, whose ids the host is to map as this step says.
+    Map(u32),
 }
 
 impl Message {
@@ -130,6 +132,7 @@ impl Message {
             Self::Child => [4, 0, 0, 0],
             Self::Listener => [5, 0, 0, 0],
             Self::ListenerAt(number) => [6, number, 0, 0],
+            Self::Map(step) => [7, step, 0, 0],
         };
         let mut bytes = [0; Self::SIZE];
         for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
@@ -159,6 +162,7 @@ impl Message {
             4 => Self::Child,
             5 => Self::Listener,
             6 => Self::ListenerAt(words[1]),
+            7 => Self::Map(words[1]),
             _ => return None,
         })
     }
@@ -181,6 +185,7 @@ mod tests {
             Message::Child,
             Message::Listener,
             Message::ListenerAt(9),
+            Message::Map(4),
         ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }

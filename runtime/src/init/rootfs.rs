@@ -11,10 +11,10 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::Child;
-use super::report::{At, Call, Failure};
+use super::report::{At, Call, Failure, Message};
 use super::resolve::{directory, open_in_root};
 use super::{devices, mounts, sources};
-use crate::plan::op::{Old, Op, Slot};
+use crate::plan::op::{Old, Op, Slot, Source};
 
 const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
@@ -61,7 +61,16 @@ impl Child<'_> {
             }
             Op::Mount(mount) => {
                 let detached = self.detached(&mount.source, mount.attr.change.set)?;
-                let tree = mounts::mount_into(self.root()?, mount, detached)?;
+                let tree = match (&mount.source, detached) {
+                    (Source::There { params }, _) => return mounts::again(self.root()?, mount, params.as_deref()),
+                    (_, Some(tree)) => tree,
+                    (_, None) => mounts::tree_of(self.root()?, mount)?,
+                };
+                if mount.id_map.is_some() {
+                    self.slots.send(Message::Map(self.step), tree.as_fd())?;
+                    self.await_go()?;
+                }
+                mounts::mount_into(self.root()?, mount, &tree)?;
                 if let Some(slot) = mount.keep {
                     self.slots.set(slot, tree);
                 }

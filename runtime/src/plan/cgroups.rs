@@ -104,6 +104,7 @@ impl Builder<'_> {
             at,
             target: Target::Directory,
             copy_up: false,
+            id_map: None,
             keep,
         };
         self.step(field, Op::Mount(Box::new(op)));

@@ -34,13 +34,6 @@ pub(super) fn check(spec: &Spec, facts: &HostFacts) -> Result<()> {
     if let Some(hooks) = spec.hooks() {
         hooks::check(hooks, facts.privilege)?;
     }
-    for (i, mount) in spec.mounts().iter().flatten().enumerate() {
-        if mount.uid_mappings().as_ref().is_some_and(|m| !m.is_empty())
-            || mount.gid_mappings().as_ref().is_some_and(|m| !m.is_empty())
-        {
-            return Err(unsupported(format!("mounts[{i}].uidMappings"), LATER));
-        }
-    }
     spec.linux().as_ref().map_or(Ok(()), check_linux)
 }
 

@@ -113,6 +113,13 @@ impl fmt::Display for MountOp {
             write!(f, " tree:{}", Change(self.tree_attr))?;
         }
         write!(f, "{}", Travels(&self.propagation))?;
+        if let Some(ids) = &self.id_map {
+            let recursive = if ids.depth == Depth::Tree { "r" } else { "" };
+            match &ids.maps {
+                Some(maps) => write!(f, " {recursive}idmap {maps}")?,
+                None => write!(f, " {recursive}idmap as the user namespace")?,
+            }
+        }
         if self.target == Target::Tmpfs {
             f.write_str(" mode of what is there")?;
         }

@@ -3,7 +3,8 @@ use std::path::Path;
 use longshore_linux::{AttrChange, Depth, Namespaces, Propagation};
 use oci_spec::runtime::{Mount, Spec};
 
-use super::op::{Attributes, Locked, MountOp, Op, Slot, Source, Step, Target};
+use super::namespaces::{check_ranges, ranges};
+use super::op::{Attributes, IdMaps, Locked, MountIds, MountOp, Op, Slot, Source, Step, Target};
 use super::options::{MountOptions, root_propagation, sort_options};
 use super::paths::{cpath, in_root, invalid, on_host, unsupported};
 use super::{Builder, Privilege};
@@ -111,19 +112,11 @@ impl Builder<'_> {
         let options = mount.options().iter().flatten().map(String::as_str);
         let mut options = sort_options(&format!("{field}.options"), options)?;
         let fs_type = mount.typ().as_deref().unwrap_or_default();
-        if let Some(word) = options
-            .idmap
-            .map(|depth| if depth == Depth::Tree { "ridmap" } else { "idmap" })
-        {
-            return Err(unsupported(
-                format!("{field}.options"),
-                format!("mount option '{word}'"),
-            ));
-        }
+        let bind = options.bind.is_some() || fs_type == "bind";
+        options.id_map = self.mount_ids(field, mount, &options, bind && !options.remount)?;
         if fs_type == "cgroup" {
             return self.cgroup_mount(field, mount, &options);
         }
-        let bind = options.bind.is_some() || fs_type == "bind";
         if options.copy_up && (fs_type != "tmpfs" || bind || options.remount) {
             return Err(invalid(
                 format!("{field}.options"),
@@ -150,6 +143,52 @@ impl Builder<'_> {
             return self.push_mount(field, source, &options, destination, target, Some(slot));
         }
         self.push_mount(field, source, &options, destination, target, None)
+    }
+
+    /// Whose owners a mount shows, if not those on the disk.
+    fn mount_ids(&self, field: &str, mount: &Mount, options: &MountOptions, bind: bool) -> Result<Option<MountIds>> {
+        let users = mount.uid_mappings().as_deref().unwrap_or_default();
+        let groups = mount.gid_mappings().as_deref().unwrap_or_default();
+        let (uids, gids) = (format!("{field}.uidMappings"), format!("{field}.gidMappings"));
+        if options.idmap.is_none() && users.is_empty() && groups.is_empty() {
+            return Ok(None);
+        }
+        let asked = if options.idmap.is_some() {
+            format!("{field}.options")
+        } else {
+            uids.clone()
+        };
+        if !bind {
+            return Err(invalid(asked, "only the ids of a bind mount can be mapped"));
+        }
+        if self.facts.privilege == Privilege::None {
+            return Err(unsupported(
+                asked,
+                "mapping the ids of a mount needs CAP_SYS_ADMIN; run as root",
+            ));
+        }
+        let maps = match (users, groups) {
+            ([], []) if self.namespaces.has(Namespaces::USER) => None,
+            ([], []) => {
+                let reason = "there is no user namespace whose mapping it could have; give uidMappings and gidMappings";
+                return Err(invalid(asked, reason));
+            }
+            ([], _) => return Err(invalid(uids, "there are gidMappings, and none of users")),
+            (_, []) => return Err(invalid(gids, "there are uidMappings, and none of groups")),
+            _ => {
+                let maps = IdMaps {
+                    users: ranges(users),
+                    groups: ranges(groups),
+                };
+                check_ranges(&uids, &maps.users)?;
+                check_ranges(&gids, &maps.groups)?;
+                Some(maps)
+            }
+        };
+        Ok(Some(MountIds {
+            depth: options.idmap.unwrap_or(Depth::Mount),
+            maps,
+        }))
     }
 
     pub(super) fn push_mount(
@@ -179,6 +218,7 @@ impl Builder<'_> {
             at,
             target,
             copy_up: options.copy_up,
+            id_map: options.id_map.clone(),
             keep,
         };
         self.step(field, Op::Mount(Box::new(mount)));

@@ -99,14 +99,7 @@ impl Builder<'_> {
                 outside: own,
                 count: 1,
             }],
-            _ => mappings
-                .iter()
-                .map(|m| IdMapping {
-                    inside: m.container_id(),
-                    outside: m.host_id(),
-                    count: m.size(),
-                })
-                .collect(),
+            _ => ranges(mappings),
         };
         let maps = IdMaps {
             users: read(users, self.facts.uid),
@@ -176,6 +169,15 @@ impl IdMapping {
     }
 }
 
+pub(super) fn ranges(mappings: &[LinuxIdMapping]) -> Vec<IdMapping> {
+    let range = |m: &LinuxIdMapping| IdMapping {
+        inside: m.container_id(),
+        outside: m.host_id(),
+        count: m.size(),
+    };
+    mappings.iter().map(range).collect()
+}
+
 fn check_map(field: &str, map: &[IdMapping]) -> Result<()> {
     if map.is_empty() {
         return Err(invalid(field, "a new user namespace needs at least one mapping"));
@@ -186,6 +188,11 @@ fn check_map(field: &str, map: &[IdMapping]) -> Result<()> {
             "id 0 is not mapped; something must be root of the namespace",
         ));
     }
+    check_ranges(field, map)
+}
+
+/// Whether each range is one.
+pub(super) fn check_ranges(field: &str, map: &[IdMapping]) -> Result<()> {
     for (i, mapping) in map.iter().enumerate() {
         let overflows = |start: u32| start.checked_add(mapping.count).is_none();
         if mapping.count == 0 {

@@ -134,8 +134,18 @@ pub(crate) struct MountOp {
     pub(crate) target: Target,
     /// Whether a new tmpfs starts with a copy of what it covers.
     pub(crate) copy_up: bool,
+    /// How owners are mapped, which the host does.
+    pub(crate) id_map: Option<MountIds>,
     /// Where the mount stays at hand, to be made read-only when all is in it.
     pub(crate) keep: Option<Slot>,
+}
+
+/// Owners of files as a mount shows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MountIds {
+    pub(crate) depth: Depth,
+    /// `None` is those of the container's own user namespace.
+    pub(crate) maps: Option<IdMaps>,
 }
 
 /// When the child waits for the host to do something.

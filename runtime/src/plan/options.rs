@@ -1,6 +1,6 @@
 use longshore_linux::{AttrChange, Depth, MountAttr, Propagation};
 
-use super::op::FsParam;
+use super::op::{FsParam, MountIds};
 use super::paths::cstring;
 use crate::Result;
 
@@ -41,6 +41,8 @@ pub(crate) struct MountOptions {
     pub(crate) bind: Option<Depth>,
     /// `idmap` or `ridmap`.
     pub(crate) idmap: Option<Depth>,
+    /// What that means for this mount.
+    pub(crate) id_map: Option<MountIds>,
     pub(crate) remount: bool,
     pub(crate) copy_up: bool,
     /// What is left for the filesystem.

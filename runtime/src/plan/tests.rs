@@ -116,6 +116,7 @@ fn what_is_wrong_or_not_supported_is_named_by_its_field() {
             "mounts[2].destination",
         ),
         (
+            // There is no user namespace whose mapping it could have.
             |s| s["mounts"][2]["options"] = json!(["bind", "idmap"]),
             "mounts[2].options",
         ),
