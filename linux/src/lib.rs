@@ -15,25 +15,29 @@
 
 mod bpf;
 mod clone;
+mod keyring;
 mod mount;
 mod mount_attr;
 mod pidfd;
 mod process;
 mod raw;
+mod sched;
 mod signal;
 
 pub use bpf::{
     EbpfInstruction, SockFilter, attach_device_program, detach_device_program, device_programs, load_device_program,
 };
 pub use clone::{ChildOf, CloneOptions, Cloned, Namespaces, clone3};
+pub use keyring::join_session_keyring;
 pub use mount::Mount;
 pub use mount_attr::{AttrChange, Depth, MountAttr, Propagation, map_mount_ids, mount_setattr};
 pub use pidfd::{Exit, has_ended, reap, send_signal};
 pub use process::{
     CStringArray, CapabilitySets, capabilities, close_on_exec_from, close_range, drop_bounding_capability,
-    duplicate_onto, execve, exit_now, load_seccomp_filter, may_execute, set_ambient_capabilities, set_capabilities,
-    set_controlling_terminal, set_group, set_groups, set_namespace, set_parent_death_signal, set_rlimit, set_user,
-    unshare, verify_cwd_inside_root,
+    duplicate_onto, execve, execve_replacing_last, exit_now, load_seccomp_filter, may_execute,
+    set_ambient_capabilities, set_capabilities, set_controlling_terminal, set_group, set_groups, set_namespace,
+    set_parent_death_signal, set_rlimit, set_user, unshare, verify_cwd_inside_root,
 };
 pub use rustix::io::Errno;
+pub use sched::{SchedAttr, set_cpu_affinity, set_io_priority, set_memory_policy, set_personality, set_scheduler};
 pub use signal::{SignalMask, reset_signal_handlers, set_signal_mask};

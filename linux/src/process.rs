@@ -1,5 +1,6 @@
 use std::ffi::{CStr, c_char};
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use nix::libc;
 use rustix::io::Errno;
@@ -10,19 +11,16 @@ use crate::raw::syscall;
 #[derive(Debug)]
 pub struct CStringArray {
     strings: Box<[std::ffi::CString]>,
-    pointers: Box<[*const c_char]>,
+    /// Nobody writes through them: execve(2) only reads. Atomic, so that one can be exchanged in a value that is shared.
+    pointers: Box<[AtomicPtr<c_char>]>,
 }
-
-// SAFETY: the pointers lead into `strings`, which the value owns and never changes.
-unsafe impl Send for CStringArray {}
-// SAFETY: as above; nothing in it can be changed through a shared reference.
-unsafe impl Sync for CStringArray {}
 
 impl CStringArray {
     /// Lays the strings out.
     pub fn new(strings: Vec<std::ffi::CString>) -> Self {
         let strings = strings.into_boxed_slice();
-        let pointers = strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
+        let pointers = strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]);
+        let pointers = pointers.map(|p| AtomicPtr::new(p.cast_mut())).collect();
         Self { strings, pointers }
     }
 
@@ -50,6 +48,18 @@ pub fn execve(path: &CStr, args: &CStringArray, env: &CStringArray) -> Errno {
         )
     };
     refused.err().unwrap_or(Errno::NOEXEC)
+}
+
+/// The same with the last string of the environment replaced for this call, for one that is known only late. Async-signal-safe.
+pub fn execve_replacing_last(path: &CStr, args: &CStringArray, env: &CStringArray, last: &CStr) -> Errno {
+    // Before the null at the end.
+    let Some(place) = env.strings.len().checked_sub(1).and_then(|i| env.pointers.get(i)) else {
+        return execve(path, args, env);
+    };
+    let before = place.swap(last.as_ptr().cast_mut(), Ordering::Relaxed);
+    let refused = execve(path, args, env);
+    place.store(before, Ordering::Relaxed);
+    refused
 }
 
 /// Ends the process without running any handler (exit_group(2)). Async-signal-safe.

@@ -36,6 +36,25 @@ pub enum Reaper {
     Heir,
 }
 
+/// Which session keyring (session-keyring(7)) the processes of a container have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Keyring {
+    /// One of the container's own, named `_ses.` and its id, where the kernel has keys.
+    #[default]
+    Own,
+    /// The host program's: whatever keys it has are in reach of the container.
+    Inherited,
+}
+
+impl Keyring {
+    /// The name of the keyring for a container; none when it is inherited.
+    pub(crate) fn name(self, id: &str) -> Option<String> {
+        (self == Self::Own).then(|| format!("_ses.{id}"))
+    }
+}
+
 /// Asks for a container.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -56,6 +75,8 @@ pub struct CreateRequest {
     pub descriptors: Vec<OwnedFd>,
     /// Who learns how its first process ends.
     pub reaper: Reaper,
+    /// Which session keyring its processes have.
+    pub keyring: Keyring,
 }
 
 impl CreateRequest {
@@ -70,6 +91,7 @@ impl CreateRequest {
             lifetime: Lifetime::default(),
             descriptors: Vec::new(),
             reaper: Reaper::default(),
+            keyring: Keyring::default(),
         }
     }
 
@@ -84,6 +106,13 @@ impl CreateRequest {
     #[must_use]
     pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
         self.lifetime = lifetime;
+        self
+    }
+
+    /// The same with another session keyring.
+    #[must_use]
+    pub fn keyring(mut self, keyring: Keyring) -> Self {
+        self.keyring = keyring;
         self
     }
 

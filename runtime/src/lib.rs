@@ -8,7 +8,8 @@
 //! Images, layers and registries: it takes a bundle. Anything but Linux.
 //!
 //! # Limitations
-//! A field that is not supported is an error that names it, never ignored: AppArmor, SELinux, startContainer hooks of ordinary users, time namespaces, Intel RDT, network devices, the systemd cgroup driver. The clone copies the host's page tables, so that
+//! A field that is not supported is an error that names it, never ignored: SELinux labels of mounts, startContainer hooks and time
+//! offsets of ordinary users, Intel RDT, network devices, the systemd cgroup driver. The clone copies the host's page tables, so that
 //! its time grows with the host's memory. The exit status of a detached container whose maker is gone is told by kernels since 6.15, and is 255 elsewhere.
 //!
 //! # Example
@@ -63,8 +64,8 @@ pub mod seccomp;
 
 pub use error::{Error, ErrorKind, Result};
 pub use executor::{
-    CreateRequest, DeleteMode, ExecRequest, Executor, ExitStatus, KillScope, Lifetime, ProcessId, Reaper, State,
-    Status, WhenPaused,
+    CreateRequest, DeleteMode, ExecRequest, Executor, ExitStatus, Keyring, KillScope, Lifetime, ProcessId, Reaper,
+    State, Status, WhenPaused,
 };
 pub use id::ContainerId;
 pub use io::{Drained, Io, OutputGuard, PipeEnds, Stdio, Streams, Terminal};

@@ -1,7 +1,8 @@
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use longshore_linux::{Depth, MountAttr};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, fstat, fstatfs, openat};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::io_error;
@@ -113,7 +114,21 @@ fn open(input: &HostInput, field: &str, cgroups: &Location) -> Result<OwnedFd> {
             make(&Source::Bind { path, depth }, field)
         }
         HostInput::Mount(source) => make(source, field),
+        HostInput::Proc => open_proc().map_err(|errno| Error::Step {
+            field: field.to_owned(),
+            step: "open /proc, which must be the root of a procfs".into(),
+            source: errno.into(),
+        }),
     }
+}
+
+fn open_proc() -> Result<OwnedFd, Errno> {
+    const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+    const PROC_ROOT_INODE: u64 = 1;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let proc = openat(CWD, c"/proc", flags, Mode::empty())?;
+    let is_root = fstatfs(&proc)?.f_type as u64 == PROC_SUPER_MAGIC && fstat(&proc)?.st_ino == PROC_ROOT_INODE;
+    if is_root { Ok(proc) } else { Err(Errno::NODEV) }
 }
 
 fn make(source: &Source, field: &str) -> Result<OwnedFd> {

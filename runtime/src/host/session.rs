@@ -12,7 +12,7 @@ use super::maps::{MapWriter, write_id_maps};
 use super::{Agent, Answer, Listener, Spawned, holder, io_error};
 use serde_json::Value;
 
-use crate::init::report::Message;
+use crate::init::report::{Call, Message};
 use crate::init::{Ancestor, GO, HELPER_STEP};
 use crate::plan::op::{Op, Rendezvous};
 use crate::plan::{HostFacts, Privilege, Program};
@@ -296,6 +296,13 @@ impl Session {
 /// The error of a step, with the field that asked for it.
 pub(crate) fn step_error(program: &Program, step: u32, failure: crate::init::report::Failure) -> Error {
     let source = failure.errno.into();
+    if step == HELPER_STEP && failure.call == Call::TimeOffsets {
+        return Error::Step {
+            field: "linux.timeOffsets".into(),
+            step: failure.call.text().to_owned(),
+            source,
+        };
+    }
     if step == HELPER_STEP {
         return Error::Step {
             field: "linux.namespaces".into(),

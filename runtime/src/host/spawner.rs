@@ -88,7 +88,7 @@ fn serve(queue: &mpsc::Receiver<Job>) {
 
 #[allow(unsafe_code)]
 fn clone_child(program: &Program, mut inputs: Inputs, groups: &[OwnedFd]) -> Result<Spawned> {
-    let direct = program.join_first.is_empty();
+    let direct = !program.needs_helper();
     let mut options = CloneOptions::new(if direct { program.unshare } else { Namespaces::empty() });
     let mut groups = groups.iter().map(AsFd::as_fd);
     options.cgroup = groups.next();

@@ -1,20 +1,40 @@
 //! Who the program is and what it may: ids, capabilities, working directory.
 
+use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
+
 use longshore_linux::{
-    drop_bounding_capability, set_ambient_capabilities, set_capabilities, set_group, set_groups, set_user,
+    drop_bounding_capability, join_session_keyring, set_ambient_capabilities, set_capabilities, set_cpu_affinity,
+    set_group, set_groups, set_io_priority, set_memory_policy, set_personality, set_scheduler, set_user,
     verify_cwd_inside_root,
 };
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 
 use super::Child;
 use super::report::{At, Call, Failure};
-use crate::plan::op::{Op, When};
+use crate::plan::op::{Attribute, Op, Slot, When};
 
 impl Child<'_> {
     /// Performs an operation of this kind, or says that it is of another.
     pub(super) fn perform_identity(&mut self, op: &Op) -> Option<Result<(), Failure>> {
         Some(match op {
             Op::BecomeRoot { groups } => become_root(*groups),
+            Op::Keyring { name, permissions } => match join_session_keyring(name, *permissions) {
+                // A kernel without keys has none of the host's to leave.
+                Err(Errno::NOSYS) => Ok(()),
+                joined => joined.at(Call::Keyring),
+            },
+            Op::Attribute { proc, attribute, value } => self.set_attribute(*proc, *attribute, value),
+            Op::Scheduler(attributes) => set_scheduler(*attributes).at(Call::Scheduling),
+            Op::IoPriority { class, level } => set_io_priority(*class, *level).at(Call::Scheduling),
+            Op::CpuAffinity(cpus) => set_cpu_affinity(cpus).at(Call::Scheduling),
+            Op::MemoryPolicy { mode, nodes } => set_memory_policy(*mode, nodes).at(Call::Scheduling),
+            Op::Personality(domain) => set_personality(*domain).at(Call::Prctl),
+            Op::Home { uid } => {
+                self.home.look_up(*uid);
+                Ok(())
+            }
             Op::Umask(mask) => {
                 rustix::process::umask(rustix::fs::Mode::from_raw_mode(*mask));
                 Ok(())
@@ -36,6 +56,21 @@ impl Child<'_> {
         })
     }
 
+    /// Writes an attribute of ours.
+    fn set_attribute(&self, proc: Slot, attribute: Attribute, value: &CStr) -> Result<(), Failure> {
+        let proc = self.slots.get(proc)?;
+        let (name, fallback) = match attribute {
+            Attribute::AppArmorExec => (c"thread-self/attr/apparmor/exec", Some(c"thread-self/attr/exec")),
+            Attribute::Exec => (c"thread-self/attr/exec", None),
+            Attribute::KeyCreate => (c"thread-self/attr/keycreate", None),
+        };
+        match (write_own(proc, name, value), fallback) {
+            (Err(Errno::NOENT), Some(fallback)) => write_own(proc, fallback, value),
+            (written, _) => written,
+        }
+        .at(Call::Write)
+    }
+
     /// Enters the working directory. Root may where the user may not and the other way round, so both try; where it led is then
     /// looked at: a descriptor of the host that leaked into the child would lead out of the root.
     fn enter(&mut self, path: &std::ffi::CStr, when: When) -> Result<(), Failure> {
@@ -51,6 +86,14 @@ impl Child<'_> {
             Err(errno) => Err(errno).at(Call::Chdir),
         }
     }
+}
+
+/// Writes a file of this process in the host's procfs. No mount lies over it, and no link leads elsewhere but procfs's own to the
+/// process that asks.
+pub(super) fn write_own(proc: BorrowedFd<'_>, name: &CStr, value: &CStr) -> Result<(), Errno> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+    let file = openat2(proc, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+    rustix::io::write(&file, value.to_bytes()).map(drop)
 }
 
 fn become_root(groups: bool) -> Result<(), Failure> {

@@ -8,6 +8,7 @@ mod attributes;
 mod copy_up;
 mod devices;
 mod filter;
+mod home;
 mod identity;
 mod mounts;
 pub(crate) mod report;
@@ -18,16 +19,16 @@ pub(crate) mod sources;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use longshore_linux::{
-    ChildOf, CloneOptions, Cloned, MountAttr, SignalMask, clone3, close_on_exec_from, close_range, duplicate_onto,
-    execve, exit_now, may_execute, reset_signal_handlers, set_controlling_terminal, set_namespace,
-    set_parent_death_signal, set_rlimit, unshare,
+    ChildOf, CloneOptions, Cloned, MountAttr, Namespaces, SignalMask, clone3, close_on_exec_from, close_range,
+    duplicate_onto, execve, execve_replacing_last, exit_now, may_execute, reset_signal_handlers,
+    set_controlling_terminal, set_namespace, set_parent_death_signal, set_rlimit, unshare,
 };
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags};
 use rustix::process::DumpableBehavior;
 
 use crate::plan::Program;
-use crate::plan::op::{Fallback, Op, Slot, Source};
+use crate::plan::op::{Fallback, Home, Op, Slot, Source};
 use report::{At, Call, Failure, Message};
 
 /// No descriptor is in this slot.
@@ -99,6 +100,8 @@ struct Child<'a> {
     in_cwd: bool,
     /// The candidate that was found executable.
     found: usize,
+    /// The user's home directory.
+    home: home::Home,
     /// A procfs that is nobody else's.
     proc: Option<OwnedFd>,
     /// An empty directory, which hides others.
@@ -123,6 +126,7 @@ pub(crate) unsafe fn run(program: &Program, slots: &mut [RawFd]) -> ! {
         step: 0,
         in_cwd: false,
         found: 0,
+        home: home::Home::none(),
         proc: None,
         empty: None,
     };
@@ -146,7 +150,7 @@ pub(crate) unsafe fn run(program: &Program, slots: &mut [RawFd]) -> ! {
 pub(crate) unsafe fn run_helper(program: &Program, slots: &mut [RawFd]) -> ! {
     // SAFETY: the process ends soon; other threads of the host do not exist here.
     unsafe { close_others(slots) };
-    let joined = join_all(program, slots);
+    let joined = join_all(program, slots).and_then(|()| set_clocks(program, slots));
     let mut options = CloneOptions::new(program.unshare);
     options.child_of = ChildOf::CallersParent;
     let cloned = match joined {
@@ -186,6 +190,16 @@ fn join_all(program: &Program, slots: &mut [RawFd]) -> Result<(), Failure> {
         .join_first
         .iter()
         .try_for_each(|(slot, kinds)| set_namespace(slots.get(*slot)?, *kinds).at(Call::SetNs))
+}
+
+/// A new time namespace is for children only, and its offsets can be written as long as it has no process.
+fn set_clocks(program: &Program, slots: &mut [RawFd]) -> Result<(), Failure> {
+    let Some((proc, offsets)) = &program.time_offsets else {
+        return Ok(());
+    };
+    unshare(Namespaces::TIME).at(Call::Unshare)?;
+    let slots = Slots(slots);
+    identity::write_own(slots.get(*proc)?, c"self/timens_offsets", offsets).at(Call::TimeOffsets)
 }
 
 /// What a shell exits with for a program that is not there or can't be executed.
@@ -360,7 +374,13 @@ impl Child<'_> {
             .get(self.found)
             .ok_or(Errno::NOENT)
             .at(Call::Execute)?;
-        Err(execve(path, &executable.args, &executable.env)).at(Call::Execute)
+        let (args, env) = (&executable.args, &executable.env);
+        let home = self.home.variable().filter(|_| executable.home == Home::FromPasswd);
+        match home {
+            Some(home) => Err(execve_replacing_last(path, args, env, home)),
+            None => Err(execve(path, args, env)),
+        }
+        .at(Call::Execute)
     }
 
     /// The mount that was made for this source by the host or, where it can't, in its stead.

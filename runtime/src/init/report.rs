@@ -71,6 +71,9 @@ calls! {
     Execute = "execute",
     CloseRange = "mark descriptors close-on-exec",
     Clone = "clone into the joined namespaces",
+    TimeOffsets = "set the offsets of the clocks",
+    Keyring = "join the session keyring",
+    Scheduling = "set how it is scheduled",
 }
 
 impl Call {

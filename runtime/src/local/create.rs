@@ -83,6 +83,7 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
         io,
         lifetime,
         descriptors,
+        keyring,
         reaper,
     } = request;
     let bundle = std::path::absolute(&bundle).map_err(io_error(format!("find the bundle {}", bundle.display())))?;
@@ -90,7 +91,9 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
     options.rootfs = rootfs;
     options.lifetime = lifetime;
     options.descriptors = descriptors.len();
+    options.keyring = keyring.name(id.as_str());
     let program = Arc::new(plan(&spec, &shared.facts, &options)?);
+    tell(&id, program.warnings());
     let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
     let mut limits = Limits::compile(resources, shared.cgroups.host())?;
     let mut mounts = spec.mounts().iter().flatten();
@@ -124,6 +127,7 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
         cgroups: cgroup.location().clone(),
         steps,
         spec,
+        keyring,
     };
     let session = match until_created(shared, session, streams, &mut record, cgroup) {
         Ok(session) => session,
@@ -153,6 +157,13 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
         container.watch(shared.reactor.as_ref())?;
     }
     Ok(pending)
+}
+
+/// Logs what is not as the spec has it.
+pub(super) fn tell(id: &ContainerId, warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!(container = %id, "{warning}");
+    }
 }
 
 /// Takes the id and makes the groups.

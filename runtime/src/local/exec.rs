@@ -5,7 +5,7 @@ use longshore_linux::send_signal;
 
 use super::Shared;
 use super::container::Container;
-use super::create::{connect, open_streams};
+use super::create::{connect, open_streams, tell};
 use super::process::Watched;
 use crate::host::{Agent, Inputs, Meeting, Session, io_error, wait_and_reap};
 use crate::plan::op::Slot;
@@ -63,7 +63,9 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
     let mut options = PlanOptions::new(&container.record.bundle);
     options.lifetime = container.record.lifetime;
     options.descriptors = descriptors.len();
+    options.keyring = container.record.keyring.name(container.id.as_str());
     let program = Arc::new(plan_exec(&container.record.spec, &process, &shared.facts, &options)?);
+    tell(&container.id, program.warnings());
 
     let (mut inputs, socket) = Inputs::open(&program, container.cgroup().location())?;
     inputs.put_descriptors(&program, descriptors)?;

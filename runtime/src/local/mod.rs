@@ -363,6 +363,7 @@ fn hand_over(container: &Container, agent: &mut Agent<'_>, message: Message, fd:
 fn start_error(shared: &Shared, container: &Container, message: Message) -> Error {
     let mut options = PlanOptions::new(&container.record.bundle);
     options.lifetime = container.record.lifetime;
+    options.keyring = container.record.keyring.name(container.id.as_str());
     match (message, plan(&container.record.spec, &shared.facts, &options)) {
         (Message::Failed { step, failure }, Ok(program)) => {
             // The root filesystem is not in the record, and its mounts come first: count from the end.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Location;
 use crate::host::{io_error, read_proc};
-use crate::{ContainerId, Error, ExitStatus, Lifetime, Result};
+use crate::{ContainerId, Error, ExitStatus, Keyring, Lifetime, Result};
 
 /// A process that is not mistaken for a later one of the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +65,8 @@ pub(crate) struct Record {
     /// How many steps its program has, by which a step is found again.
     pub(crate) steps: u32,
     pub(crate) spec: Spec,
+    #[serde(default)]
+    pub(crate) keyring: Keyring,
 }
 
 /// What is written first: who makes the container, and what must be cleaned up if it dies before it is done.

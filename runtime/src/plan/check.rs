@@ -60,12 +60,6 @@ fn check_linux(linux: &Linux) -> Result<()> {
                 linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()),
             ),
             ("linux.intelRdt", linux.intel_rdt().is_some()),
-            ("linux.memoryPolicy", linux.memory_policy().is_some()),
-            ("linux.personality", linux.personality().is_some()),
-            (
-                "linux.timeOffsets",
-                linux.time_offsets().as_ref().is_some_and(|t| !t.is_empty()),
-            ),
         ],
         LATER,
     )
@@ -73,19 +67,8 @@ fn check_linux(linux: &Linux) -> Result<()> {
 
 /// The same for a process, whether the container's or an exec's.
 pub(super) fn check_process(field: &str, process: &Process) -> Result<()> {
-    let label = |l: &Option<String>| l.as_ref().is_some_and(|l| !l.is_empty());
-    let refused = [
-        ("apparmorProfile", label(process.apparmor_profile())),
-        ("selinuxLabel", label(process.selinux_label())),
-        ("ioPriority", process.io_priority().is_some()),
-        ("scheduler", process.scheduler().is_some()),
-        ("execCPUAffinity", process.exec_cpu_affinity().is_some()),
-    ];
-    match refused.iter().find(|(_, present)| *present) {
-        Some((name, _)) => Err(unsupported(format!("{field}.{name}"), LATER)),
-        None if process.command_line().is_some() => {
-            Err(unsupported(format!("{field}.commandLine"), "it is for another system"))
-        }
+    match process.command_line() {
+        Some(_) => Err(unsupported(format!("{field}.commandLine"), "it is for another system")),
         None => Ok(()),
     }
 }

@@ -11,11 +11,21 @@ use super::op::{
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for warning in &self.warnings {
+            writeln!(f, "warning {warning}")?;
+        }
         for (_, input, field) in &self.inputs {
             writeln!(f, "host   {input:<60} # {field}", input = input.to_string())?;
         }
         for (slot, kind) in &self.join_first {
             writeln!(f, "join   {} (slot {})", Names(*kind), slot.0)?;
+        }
+        if let Some((_, offsets)) = &self.time_offsets {
+            writeln!(
+                f,
+                "helper unshare time, offsets {:?}",
+                offsets.to_string_lossy().trim_end()
+            )?;
         }
         writeln!(f, "clone  {}", Names(self.unshare))?;
         if let Some(maps) = &self.id_maps {
@@ -54,6 +64,7 @@ impl fmt::Display for HostInput {
                 write!(f, "{what} own group below {}", mounted.display())
             }
             Self::Mount(source) => write!(f, "make {source}"),
+            Self::Proc => f.write_str("open /proc"),
         }
     }
 }
@@ -283,6 +294,18 @@ impl Op {
             Self::Hostname(name) => write!(f, "hostname {}", name.to_string_lossy()),
             Self::Domainname(name) => write!(f, "domainname {}", name.to_string_lossy()),
             Self::Rlimit { resource, soft, hard } => write!(f, "rlimit {resource} {soft} {hard}"),
+            Self::Keyring { name, .. } => write!(f, "join keyring {}", name.to_string_lossy()),
+            Self::Attribute { attribute, value, .. } => write!(f, "write {value:?} to attribute {attribute:?}"),
+            Self::Scheduler(a) => write!(
+                f,
+                "scheduler {} flags {:#x} nice {} priority {} runtime {} deadline {} period {}",
+                a.policy, a.flags, a.nice, a.priority, a.runtime, a.deadline, a.period
+            ),
+            Self::IoPriority { class, level } => write!(f, "I/O priority class {class} level {level}"),
+            Self::CpuAffinity(cpus) => write!(f, "run on CPUs {cpus:x?}"),
+            Self::MemoryPolicy { mode, nodes } => write!(f, "memory policy {mode:#x} nodes {nodes:x?}"),
+            Self::Personality(domain) => write!(f, "personality {domain:#x}"),
+            Self::Home { uid } => write!(f, "find the home of user {uid}"),
             Self::Umask(mask) => write!(f, "umask {mask:04o}"),
             Self::Groups(gids) => write!(f, "groups {gids:?}"),
             Self::User { uid, gid } => write!(f, "user {uid}:{gid}"),

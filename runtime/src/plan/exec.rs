@@ -3,6 +3,7 @@ use oci_spec::runtime::{Process, Spec};
 
 use super::op::{Op, Program, Rendezvous, Slot};
 use super::process::{Life, executable};
+use super::scheduling::Affinity;
 use super::{Builder, HostFacts, PlanOptions, SIGKILL};
 use crate::Result;
 
@@ -16,15 +17,24 @@ pub(crate) fn plan_exec(spec: &Spec, process: &Process, facts: &HostFacts, optio
     builder.descriptors()?;
     builder.namespaces(spec.linux().as_ref())?;
     builder.seccomp(spec)?;
+    builder.of_all_processes(spec.linux().as_ref())?;
+    let affinity = Affinity::read("process", process.exec_cpu_affinity().as_ref())?;
     builder.step("process", Op::ParentDeathSignal(SIGKILL));
+    if let Some(op) = affinity.initial {
+        builder.step("process.execCPUAffinity.initial", op);
+    }
     builder.step("linux.cgroupsPath", Op::JoinCgroups);
+    if let Some(op) = affinity.last {
+        builder.step("process.execCPUAffinity.final", op);
+    }
     builder.step("process", Op::Meet(Rendezvous::Placed));
     builder.join_init();
+    builder.keyring(&process)?;
     builder.step("process", Op::Undumpable);
     builder.step("process", Op::NewSession);
     builder.step("process", Op::OpenRoot);
     builder.streams(&process, Life::Joined)?;
-    builder.process("process", &process, Life::Joined)?;
+    builder.process("process", &process, &executable, Life::Joined)?;
     Ok(builder.finish(executable).joining_only())
 }
 

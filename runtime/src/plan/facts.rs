@@ -19,6 +19,10 @@ pub struct HostFacts {
     pub cgroups: cgroup::Host,
     /// The highest capability that the kernel knows.
     pub last_capability: u32,
+    /// Whether AppArmor is enabled.
+    pub apparmor: bool,
+    /// Whether SELinux is enabled and has a policy.
+    pub selinux: bool,
 }
 
 /// What the calling process may do.
@@ -62,8 +66,23 @@ impl HostFacts {
                 .ok()
                 .and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse().ok())
                 .unwrap_or(40),
+            apparmor: apparmor_enabled(),
+            selinux: selinux_enabled(),
         })
     }
+}
+
+fn apparmor_enabled() -> bool {
+    let on = std::fs::read("/sys/module/apparmor/parameters/enabled");
+    std::path::Path::new("/sys/kernel/security/apparmor").exists() && on.is_ok_and(|text| text.starts_with(b"Y"))
+}
+
+/// Before a policy is loaded all is labelled `kernel`.
+fn selinux_enabled() -> bool {
+    const SELINUX_MAGIC: u64 = 0xf97c_ff8c;
+    let mounted = rustix::fs::statfs("/sys/fs/selinux").is_ok_and(|s| s.f_type as u64 == SELINUX_MAGIC);
+    let label = || std::fs::read_to_string("/proc/thread-self/attr/current").unwrap_or_default();
+    mounted && label().trim_end_matches(['\0', '\n']) != "kernel"
 }
 
 fn parse_release(release: &str) -> (u32, u32) {
@@ -85,6 +104,8 @@ pub struct PlanOptions {
     pub lifetime: crate::Lifetime,
     /// How many further descriptors the program gets, from 3 on.
     pub descriptors: usize,
+    /// The name of the session keyring that the processes get; none leaves them the caller's.
+    pub keyring: Option<String>,
 }
 
 impl PlanOptions {
@@ -95,6 +116,7 @@ impl PlanOptions {
             rootfs: Vec::new(),
             lifetime: crate::Lifetime::Tied,
             descriptors: 0,
+            keyring: None,
         }
     }
 }

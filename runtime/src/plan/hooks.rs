@@ -7,7 +7,7 @@ use longshore_linux::CStringArray;
 use oci_spec::runtime::{Hook, Hooks, Spec};
 
 use super::exec::plan_exec;
-use super::op::{Executable, Op, Program, Rendezvous, When};
+use super::op::{Executable, Home, HostInput, Op, Program, Rendezvous, When};
 use super::paths::{cpath, cstring, invalid, on_host, unsupported};
 use super::{Builder, HostFacts, PlanOptions, Privilege, SIGKILL};
 use crate::Result;
@@ -76,6 +76,7 @@ fn executable(field: &str, hook: &Hook) -> Result<Executable> {
         candidates: vec![path],
         args: CStringArray::new(args),
         env: CStringArray::new(strings("env", hook.env())?),
+        home: Home::AsGiven,
     })
 }
 
@@ -157,12 +158,13 @@ pub(crate) fn plan_start_container_hook(
     process.set_terminal(None);
     let mut program = plan_exec(spec, &process, facts, options)?;
     let of_hook = executable(field, hook)?;
-    program.executable = Executable {
-        env: match hook.env() {
-            Some(_) => of_hook.env,
-            None => program.executable.env,
+    program.executable = match hook.env() {
+        Some(_) => of_hook,
+        None => Executable {
+            env: program.executable.env,
+            home: program.executable.home,
+            ..of_hook
         },
-        ..of_hook
     };
     Ok(program)
 }
@@ -172,7 +174,8 @@ impl Program {
     pub(super) fn joining_only(mut self) -> Self {
         self.unshare = longshore_linux::Namespaces::empty();
         self.id_maps = None;
-        self.inputs.clear();
+        self.time_offsets = None;
+        self.inputs.retain(|(_, input, _)| *input == HostInput::Proc);
         self
     }
 }

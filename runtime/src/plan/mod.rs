@@ -7,12 +7,14 @@ mod display;
 mod exec;
 mod facts;
 mod hooks;
+mod labels;
 mod mounts;
 mod namespaces;
 pub(crate) mod op;
 mod options;
 pub(crate) mod paths;
 mod process;
+mod scheduling;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -55,6 +57,7 @@ pub fn plan(spec: &Spec, facts: &HostFacts, options: &PlanOptions) -> Result<Pro
     builder.descriptors()?;
     builder.namespaces(spec.linux().as_ref())?;
     builder.seccomp(spec)?;
+    builder.of_all_processes(spec.linux().as_ref())?;
     builder.arrive(spec)?;
     builder.root(spec)?;
     builder.mounts(spec)?;
@@ -62,7 +65,7 @@ pub fn plan(spec: &Spec, facts: &HostFacts, options: &PlanOptions) -> Result<Pro
     builder.streams(process, Life::Created)?;
     builder.meet_for_hooks();
     builder.close_root(spec)?;
-    builder.process("process", process, Life::Created)?;
+    builder.process("process", process, &executable, Life::Created)?;
     Ok(builder.finish(executable))
 }
 
@@ -89,6 +92,14 @@ struct Builder<'a> {
     oom_score_adj: Option<i32>,
     seccomp: Option<Filter>,
     descriptors: Option<(Slot, u16)>,
+    /// The host's procfs, if it is needed.
+    proc: Option<Slot>,
+    /// Steps that every process of the container takes.
+    domain: Vec<(&'static str, Op)>,
+    /// What a person should know, although it is no error.
+    warnings: Vec<String>,
+    /// The offsets of a new time namespace.
+    time_offsets: Option<(Slot, std::ffi::CString)>,
     /// Where hooks of the create phase look for the root, if there are any.
     hooks_root: Option<Slot>,
     /// Whether there are startContainer hooks.
@@ -115,6 +126,10 @@ impl<'a> Builder<'a> {
             oom_score_adj: None,
             seccomp: None,
             descriptors: None,
+            proc: None,
+            domain: Vec::new(),
+            warnings: Vec::new(),
+            time_offsets: None,
             hooks_root: None,
             start_hooks: false,
         }
@@ -175,6 +190,9 @@ impl<'a> Builder<'a> {
         self.step("linux.uidMappings", Op::Meet(Rendezvous::Placed));
         self.open_hooks_root(spec)?;
         self.enter_namespaces();
+        if let Some(process) = spec.process() {
+            self.keyring(process)?;
+        }
         self.step("process", Op::Undumpable);
         self.step("process", Op::NewSession);
         for (field, name, op) in [
@@ -321,8 +339,13 @@ impl<'a> Builder<'a> {
     }
 
     fn finish(self, executable: op::Executable) -> Program {
+        // Its offsets are written in between.
+        let by_helper = match self.time_offsets {
+            Some(_) => Namespaces::TIME,
+            None => Namespaces::empty(),
+        };
         Program {
-            unshare: self.namespaces.new - Namespaces::CGROUP,
+            unshare: self.namespaces.new - Namespaces::CGROUP - by_helper,
             join_first: self.join_first,
             id_maps: self.id_maps,
             oom_score_adj: self.oom_score_adj,
@@ -332,6 +355,8 @@ impl<'a> Builder<'a> {
             executable,
             terminal: self.terminal,
             descriptors: self.descriptors,
+            time_offsets: self.time_offsets,
+            warnings: self.warnings,
         }
     }
 }

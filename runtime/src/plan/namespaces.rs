@@ -1,9 +1,11 @@
+use std::collections::BTreeMap;
+
 use longshore_linux::Namespaces;
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
 
 use super::Builder;
 use super::op::{HostInput, IdMapping, IdMaps, Op, Slot};
-use super::paths::{cpath, invalid, unsupported};
+use super::paths::{cpath, cstring, invalid, unsupported};
 use crate::Result;
 use crate::plan::Privilege;
 
@@ -65,12 +67,6 @@ impl Builder<'_> {
             };
             return Err(unsupported("linux.namespaces", reason));
         }
-        if plan.new.contains(Namespaces::TIME) {
-            return Err(unsupported(
-                "linux.namespaces",
-                "time namespaces; leave {\"type\": \"time\"} out",
-            ));
-        }
         if self.facts.privilege == Privilege::None && !plan.has(Namespaces::USER) {
             return Err(unsupported(
                 "linux.namespaces",
@@ -78,7 +74,40 @@ impl Builder<'_> {
             ));
         }
         self.namespaces = plan;
+        self.time_offsets(linux)?;
         self.id_maps(linux)
+    }
+
+    /// `linux.timeOffsets`, which are written before the first process enters a new time namespace.
+    fn time_offsets(&mut self, linux: Option<&Linux>) -> Result<()> {
+        let offsets = linux.and_then(|l| l.time_offsets().as_ref()).filter(|o| !o.is_empty());
+        let Some(offsets) = offsets else { return Ok(()) };
+        let field = "linux.timeOffsets";
+        if !self.namespaces.new.contains(Namespaces::TIME) {
+            return Err(invalid(field, "it needs a new time namespace in linux.namespaces"));
+        }
+        if self.facts.privilege == Privilege::None {
+            return Err(unsupported(
+                field,
+                "an ordinary user may not set them; run as root or leave it out",
+            ));
+        }
+        let mut lines = String::new();
+        for (clock, offset) in offsets.iter().collect::<BTreeMap<_, _>>() {
+            if !["monotonic", "boottime"].contains(&clock.as_str()) {
+                let reason = "the clocks with an offset are monotonic and boottime";
+                return Err(invalid(format!("{field}.{clock}"), reason));
+            }
+            let nanoseconds = offset.nanosecs().unwrap_or(0);
+            if nanoseconds >= 1_000_000_000 {
+                let reason = format!("{nanoseconds} is a second or more");
+                return Err(invalid(format!("{field}.{clock}.nanosecs"), reason));
+            }
+            lines += &format!("{clock} {} {nanoseconds}\n", offset.secs().unwrap_or(0));
+        }
+        let slot = self.host_proc(field);
+        self.time_offsets = Some((slot, cstring(field, lines)?));
+        Ok(())
     }
 
     fn id_maps(&mut self, linux: Option<&Linux>) -> Result<()> {

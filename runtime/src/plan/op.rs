@@ -1,6 +1,6 @@
 use std::ffi::{CStr, CString};
 
-use longshore_linux::{AttrChange, CStringArray, CapabilitySets, Depth, MountAttr, Namespaces, Propagation};
+use longshore_linux::{AttrChange, CStringArray, CapabilitySets, Depth, MountAttr, Namespaces, Propagation, SchedAttr};
 
 use crate::seccomp::Filter;
 
@@ -291,6 +291,32 @@ pub(crate) enum Op {
         soft: u64,
         hard: u64,
     },
+    /// Leave the session keyring for one of this name.
+    Keyring {
+        name: CString,
+        permissions: u32,
+    },
+    /// Write to one of our own attributes, through the host's procfs.
+    Attribute {
+        proc: Slot,
+        attribute: Attribute,
+        value: CString,
+    },
+    Scheduler(SchedAttr),
+    IoPriority {
+        class: u8,
+        level: u8,
+    },
+    CpuAffinity(Box<[u64]>),
+    MemoryPolicy {
+        mode: u32,
+        nodes: Box<[u64]>,
+    },
+    Personality(u32),
+    /// Find the user's home directory.
+    Home {
+        uid: u32,
+    },
     Umask(u32),
     Groups(Vec<u32>),
     User {
@@ -318,6 +344,17 @@ pub(crate) enum Op {
         from: i32,
     },
     Execute,
+}
+
+/// An attribute of a process that security modules read (proc_pid_attr(5)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attribute {
+    /// AppArmor's for the next execve; in the place that all modules shared where it has none of its own.
+    AppArmorExec,
+    /// The label for the next execve.
+    Exec,
+    /// The label of new keys.
+    KeyCreate,
 }
 
 /// A device node, FIFO or file to make.
@@ -355,6 +392,8 @@ pub(crate) enum HostInput {
     },
     /// A mount that the host makes, because the child's user namespace may not.
     Mount(Source),
+    /// The host's procfs.
+    Proc,
 }
 
 /// The program's file and arguments.
@@ -364,6 +403,16 @@ pub(crate) struct Executable {
     pub(crate) candidates: Vec<CString>,
     pub(crate) args: CStringArray,
     pub(crate) env: CStringArray,
+    pub(crate) home: Home,
+}
+
+/// Where the variable `HOME` comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// It is among the others, or not wanted.
+    AsGiven,
+    /// The last one is exchanged for what the container's passwd file says.
+    FromPasswd,
 }
 
 /// A range of ids for a user namespace.
@@ -400,4 +449,19 @@ pub struct Program {
     pub(crate) terminal: bool,
     /// The slots of the program's further descriptors: the first and how many.
     pub(crate) descriptors: Option<(Slot, u16)>,
+    /// What is written to `timens_offsets` before the clone, and the procfs for it.
+    pub(crate) time_offsets: Option<(Slot, CString)>,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Program {
+    /// What is not as the spec has it, although it is no error: for a log.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Whether the child must be cloned by a helper that has prepared itself first.
+    pub(crate) fn needs_helper(&self) -> bool {
+        !self.join_first.is_empty() || self.time_offsets.is_some()
+    }
 }

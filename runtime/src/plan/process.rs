@@ -1,11 +1,12 @@
 use std::collections::BTreeSet;
+use std::ffi::CString;
 
 use longshore_linux::{CStringArray, CapabilitySets};
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, PosixRlimitType, Process};
 
 use super::Builder;
 use super::check::check_process;
-use super::op::{Executable, Op, Rendezvous, When};
+use super::op::{Executable, Home, Op, Rendezvous, When};
 use super::paths::{cpath, cstring, invalid};
 use crate::{Lifetime, Result};
 
@@ -87,6 +88,7 @@ pub(super) fn executable(field: &str, process: &Process) -> Result<Executable> {
         }
         variables.push(cstring(&field, variable.as_str())?);
     }
+    let (variables, home) = environment(variables);
     let path = env
         .iter()
         .rev()
@@ -105,7 +107,29 @@ pub(super) fn executable(field: &str, process: &Process) -> Result<Executable> {
         candidates,
         args: CStringArray::new(strings),
         env: CStringArray::new(variables),
+        home,
     })
+}
+
+/// Each variable once, as it was given last, and `HOME` among them: the last, to be exchanged, if it is not given.
+fn environment(variables: Vec<CString>) -> (Vec<CString>, Home) {
+    let mut seen = BTreeSet::new();
+    let mut kept = Vec::with_capacity(variables.len() + 1);
+    let name = |variable: &CString| {
+        let bytes = variable.to_bytes();
+        bytes[..bytes.iter().position(|b| *b == b'=').unwrap_or(bytes.len())].to_vec()
+    };
+    for variable in variables.into_iter().rev() {
+        if variable.as_bytes() != b"HOME=" && seen.insert(name(&variable)) {
+            kept.push(variable);
+        }
+    }
+    kept.reverse();
+    if seen.contains(&b"HOME"[..]) {
+        return (kept, Home::AsGiven);
+    }
+    kept.push(c"HOME=/".to_owned());
+    (kept, Home::FromPasswd)
 }
 
 /// The capabilities of a process, as bits.
@@ -116,32 +140,41 @@ struct AllSets {
     ambient: u64,
 }
 
-fn bits(field: &str, set: Option<&Capabilities>, last: u32) -> Result<u64> {
+/// The bits of a set; what the kernel does not know goes to `unknown`.
+fn bits(set: Option<&Capabilities>, last: u32, unknown: &mut BTreeSet<String>) -> u64 {
     let mut bits = 0;
     for capability in set.into_iter().flatten() {
         let name = capability.to_string();
         let name = name.trim_start_matches("CAP_");
         match CAPABILITIES.iter().position(|c| *c == name) {
             Some(number) if number as u32 <= last => bits |= 1u64 << number,
-            _ => return Err(invalid(field, format!("this kernel has no capability CAP_{name}"))),
+            _ => {
+                unknown.insert(format!("CAP_{name}"));
+            }
         }
     }
-    Ok(bits)
+    bits
 }
 
-fn all_sets(field: &str, capabilities: Option<&LinuxCapabilities>, last: u32) -> Result<AllSets> {
+fn all_sets(
+    field: &str,
+    capabilities: Option<&LinuxCapabilities>,
+    last: u32,
+    warnings: &mut Vec<String>,
+) -> Result<AllSets> {
     let Some(caps) = capabilities else {
         return Ok(AllSets::default());
     };
-    let read = |name: &str, set: &Option<Capabilities>| bits(&format!("{field}.{name}"), set.as_ref(), last);
+    let mut unknown = BTreeSet::new();
+    let mut read = |set: &Option<Capabilities>| bits(set.as_ref(), last, &mut unknown);
     let all = AllSets {
-        bounding: read("bounding", caps.bounding())?,
+        bounding: read(caps.bounding()),
         sets: CapabilitySets {
-            effective: read("effective", caps.effective())?,
-            permitted: read("permitted", caps.permitted())?,
-            inheritable: read("inheritable", caps.inheritable())?,
+            effective: read(caps.effective()),
+            permitted: read(caps.permitted()),
+            inheritable: read(caps.inheritable()),
         },
-        ambient: read("ambient", caps.ambient())?,
+        ambient: read(caps.ambient()),
     };
     if all.sets.effective & !all.sets.permitted != 0 {
         return Err(invalid(
@@ -149,16 +182,35 @@ fn all_sets(field: &str, capabilities: Option<&LinuxCapabilities>, last: u32) ->
             "it has capabilities that are not in permitted",
         ));
     }
-    Ok(AllSets {
-        // As runc does: what is not inheritable and permitted can't be ambient.
-        ambient: all.ambient & all.sets.inheritable & all.sets.permitted,
-        ..all
-    })
+    if !unknown.is_empty() {
+        // The words are runc's.
+        let names: Vec<_> = unknown.into_iter().collect();
+        warnings.push(format!(
+            "ignoring unknown or unavailable capabilities: [{}]",
+            names.join(" ")
+        ));
+    }
+    // As runc does: what is not inheritable and permitted can't be ambient.
+    let ambient = all.ambient & all.sets.inheritable & all.sets.permitted;
+    let lost = (0..CAPABILITIES.len()).filter(|n| (all.ambient & !ambient) & (1 << n) != 0);
+    warnings.extend(lost.map(|n| {
+        format!(
+            "can't raise ambient capability CAP_{}: it is not permitted and inheritable",
+            CAPABILITIES[n]
+        )
+    }));
+    Ok(AllSets { ambient, ..all })
 }
 
 impl Builder<'_> {
     /// From root in the container to the program: limits, identity, privileges, in the order that each needs the ones before.
-    pub(super) fn process(&mut self, field: &str, process: &Process, life: Life) -> Result<()> {
+    pub(super) fn process(
+        &mut self,
+        field: &str,
+        process: &Process,
+        executable: &Executable,
+        life: Life,
+    ) -> Result<()> {
         check_process(field, process)?;
         if let Some(adjust) = process.oom_score_adj() {
             if !(-1000..=1000).contains(&adjust) {
@@ -171,7 +223,10 @@ impl Builder<'_> {
         }
         self.limits(field, process)?;
         let caps_field = format!("{field}.capabilities");
-        let caps = all_sets(&caps_field, process.capabilities().as_ref(), self.facts.last_capability)?;
+        let last = self.facts.last_capability;
+        let caps = all_sets(&caps_field, process.capabilities().as_ref(), last, &mut self.warnings)?;
+        self.labels(field, process)?;
+        self.scheduling(field, process)?;
         let no_new_privileges = process.no_new_privileges().unwrap_or(false);
         let cwd = process.cwd();
         if !cwd.is_absolute() {
@@ -193,6 +248,10 @@ impl Builder<'_> {
                 when: When::BeforeUser,
             },
         );
+        if executable.home == Home::FromPasswd {
+            let uid = process.user().uid();
+            self.step(&format!("{field}.env"), Op::Home { uid });
+        }
         self.identity(field, process)?;
         self.step(
             &cwd_field,
@@ -353,11 +412,30 @@ mod tests {
     use oci_spec::runtime::Capability;
 
     #[test]
+    fn an_environment_has_each_name_once_and_a_home() {
+        let given = |list: &[&str]| {
+            let list = list.iter().map(|v| CString::new(*v).expect("no null")).collect();
+            let (kept, home) = environment(list);
+            let kept: Vec<_> = kept.into_iter().map(|v| v.into_string().expect("text")).collect();
+            (kept.join(" "), home)
+        };
+        assert_eq!(
+            given(&["A=1", "HOME=/a", "A=2", "B="]),
+            ("HOME=/a A=2 B=".into(), Home::AsGiven)
+        );
+        assert_eq!(given(&["HOME=", "A=1"]), ("A=1 HOME=/".into(), Home::FromPasswd));
+        assert_eq!(given(&["HOME=/a", "HOME="]), ("HOME=/a".into(), Home::AsGiven));
+    }
+
+    #[test]
     fn every_capability_of_the_vocabulary_has_its_number() {
         let set: Capabilities = [Capability::Chown, Capability::SysAdmin, Capability::CheckpointRestore].into();
-        assert_eq!(bits("f", Some(&set), 40).expect("known"), 1 | CAP_SYS_ADMIN | 1 << 40);
+        let mut unknown = BTreeSet::new();
+        assert_eq!(bits(Some(&set), 40, &mut unknown), 1 | CAP_SYS_ADMIN | 1 << 40);
+        assert!(unknown.is_empty());
+        assert_eq!(bits(Some(&set), 39, &mut unknown), 1 | CAP_SYS_ADMIN);
         assert!(
-            bits("f", Some(&set), 39).is_err(),
+            unknown.contains("CAP_CHECKPOINT_RESTORE"),
             "an older kernel does not know the last one"
         );
     }

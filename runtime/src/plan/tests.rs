@@ -15,6 +15,8 @@ fn facts(privilege: Privilege) -> HostFacts {
         kernel: (6, 12),
         cgroups: cgroup::Host::parse(mountinfo, b"2:cpu,cpuacct:/\n", ""),
         last_capability: 40,
+        apparmor: false,
+        selinux: false,
     }
 }
 
@@ -79,7 +81,7 @@ type Change = fn(&mut Value);
 
 #[test]
 fn what_is_wrong_or_not_supported_is_named_by_its_field() {
-    let cases: [(Change, &str); 32] = [
+    let cases: [(Change, &str); 37] = [
         (|s| s["ociVersion"] = json!("2.0"), "ociVersion"),
         (|s| s["windows"] = json!({ "layerFolders": [] }), "windows"),
         (|s| s["process"]["args"] = json!([]), "process.args"),
@@ -94,12 +96,35 @@ fn what_is_wrong_or_not_supported_is_named_by_its_field() {
         ),
         (|s| s["process"]["selinuxLabel"] = json!("x"), "process.selinuxLabel"),
         (
-            |s| s["process"]["ioPriority"] = json!({ "class": "IOPRIO_CLASS_BE", "priority": 1 }),
-            "process.ioPriority",
+            |s| s["process"]["ioPriority"] = json!({ "class": "IOPRIO_CLASS_BE", "priority": 8 }),
+            "process.ioPriority.priority",
         ),
         (
-            |s| s["process"]["scheduler"] = json!({ "policy": "SCHED_OTHER" }),
-            "process.scheduler",
+            |s| s["process"]["scheduler"] = json!({ "policy": "SCHED_OTHER", "priority": 1 }),
+            "process.scheduler.priority",
+        ),
+        (
+            |s| s["process"]["scheduler"] = json!({ "policy": "SCHED_FIFO", "priority": 1, "deadline": 1 }),
+            "process.scheduler.deadline",
+        ),
+        (
+            |s| s["process"]["scheduler"] = json!({ "policy": "SCHED_ISO" }),
+            "process.scheduler.policy",
+        ),
+        (
+            |s| s["linux"]["memoryPolicy"] = json!({ "mode": "MPOL_BIND", "nodes": "9000" }),
+            "linux.memoryPolicy.nodes",
+        ),
+        (
+            |s| s["linux"]["timeOffsets"] = json!({ "monotonic": { "secs": 1 } }),
+            "linux.timeOffsets",
+        ),
+        (
+            |s| {
+                s["linux"]["namespaces"] = json!([{ "type": "mount" }, { "type": "uts" }, { "type": "time" }]);
+                s["linux"]["timeOffsets"] = json!({ "realtime": { "secs": 1 } });
+            },
+            "linux.timeOffsets.realtime",
         ),
         (
             |s| s["process"]["capabilities"]["effective"] = json!(["CAP_CHOWN"]),
@@ -151,8 +176,8 @@ fn what_is_wrong_or_not_supported_is_named_by_its_field() {
         ),
         (|s| s["linux"]["intelRdt"] = json!({}), "linux.intelRdt"),
         (
-            |s| s["linux"]["personality"] = json!({ "domain": "LINUX32" }),
-            "linux.personality",
+            |s| s["linux"]["personality"] = json!({ "domain": "LINUX32", "flags": ["X"] }),
+            "linux.personality.flags",
         ),
         (|s| s["linux"]["mountLabel"] = json!("x"), "linux.mountLabel"),
         (
@@ -178,6 +203,56 @@ fn what_is_wrong_or_not_supported_is_named_by_its_field() {
     }
 }
 
+#[test]
+fn labels_are_written_where_the_modules_are_enabled() {
+    let mut spec = spec();
+    spec["process"]["apparmorProfile"] = json!("box");
+    spec["process"]["selinuxLabel"] = json!("u:r:t:s0");
+    let spec: Spec = serde_json::from_value(spec).expect("a runtime spec");
+    let mut facts = facts(Privilege::Full);
+    facts.apparmor = true;
+    facts.selinux = true;
+    let mut options = PlanOptions::new("/bundle");
+    options.keyring = Some("_ses.box".into());
+    let program = plan(&spec, &facts, &options).expect("it compiles").to_string();
+    let lines: Vec<_> = program
+        .lines()
+        .filter(|l| l.contains("attribute ") || l.contains("keyring"))
+        .collect();
+    let expected = [
+        "write \"u:r:t:s0\" to attribute KeyCreate",
+        "join keyring _ses.box",
+        "write \"\" to attribute KeyCreate",
+        "write \"exec box\" to attribute AppArmorExec",
+        "write \"u:r:t:s0\" to attribute Exec",
+    ];
+    assert_eq!(lines.len(), expected.len(), "{program}");
+    assert!(
+        lines.iter().zip(expected).all(|(line, text)| line.contains(text)),
+        "{lines:#?}"
+    );
+    assert_eq!(program.matches("open /proc").count(), 1, "{program}");
+}
+
+#[test]
+fn a_capability_that_the_kernel_lacks_is_warned_of() {
+    let mut facts = facts(Privilege::Full);
+    facts.last_capability = 37;
+    let mut spec = spec();
+    let caps = json!(["CAP_KILL", "CAP_BPF", "CAP_PERFMON"]);
+    spec["process"]["capabilities"] = json!({ "bounding": caps, "permitted": caps, "ambient": ["CAP_KILL"] });
+    let spec: Spec = serde_json::from_value(spec).expect("a runtime spec");
+    let program = plan(&spec, &facts, &PlanOptions::new("/bundle")).expect("it compiles");
+    assert_eq!(
+        program.warnings(),
+        [
+            "ignoring unknown or unavailable capabilities: [CAP_BPF CAP_PERFMON]",
+            "can't raise ambient capability CAP_KILL: it is not permitted and inheritable",
+        ]
+    );
+    assert!(program.to_string().starts_with("warning ignoring unknown"));
+}
+
 /// The hooks' places among the steps, and nothing of them where there are none.
 #[test]
 fn hooks_are_met_before_the_root_is_entered_and_after_the_start() {
@@ -185,7 +260,7 @@ fn hooks_are_met_before_the_root_is_entered_and_after_the_start() {
     let steps = |spec: &Value, privilege| {
         let program = compile(spec, privilege).expect("it compiles").to_string();
         let wanted = [
-            "bundle/rootfs",
+            "open",
             "slot",
             "dumpable",
             "pivot",
@@ -216,7 +291,6 @@ fn hooks_are_met_before_the_root_is_entered_and_after_the_start() {
         "meet host: placed",
         "open \"/bundle/rootfs\"",
         "undumpable",
-        "root rbind \"/bundle/rootfs\" private",
         "move the root onto slot",
         "meet host: hooks",
         "pivot root",

@@ -71,7 +71,7 @@ const NO_PIVOT: Flag = switch(
 const NO_NEW_KEYRING: Flag = switch(
     "no-new-keyring",
     ' ',
-    "leave the container the caller's session keyring, which this version always does",
+    "leave the container the caller's session keyring",
 );
 const PRESERVE_FDS: Flag = value(
     "preserve-fds",

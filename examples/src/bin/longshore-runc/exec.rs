@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use longshore_runtime::cgroup::SubGroup;
 use longshore_runtime::{ExecRequest, Executor, ProcessId, Status, WhenPaused};
-use oci_spec::runtime::{Capability, LinuxCapabilities, Process};
+use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
 
 use crate::args::Arguments;
 use crate::attend::{Connection, Presence};
@@ -47,7 +47,7 @@ fn enter(global: &Global, arguments: &Arguments) -> Outcome {
             _ => {}
         }
         let process = match arguments.filled("process") {
-            Some(path) => process_from_file(path.into())?,
+            Some(path) => process_from_file(path.into(), &executor.spec(&id)?)?,
             None => {
                 let spec = executor.spec(&id)?;
                 let process = spec.process().clone().context("process property must not be empty")?;
@@ -91,10 +91,16 @@ fn groups(arguments: &Arguments) -> anyhow::Result<Vec<SubGroup>> {
     given.iter().map(|group| one(group, given.len() == 1)).collect()
 }
 
-fn process_from_file(path: PathBuf) -> anyhow::Result<Process> {
+/// A file of `process`. One that names no user is the container's own.
+fn process_from_file(path: PathBuf, spec: &Spec) -> anyhow::Result<Process> {
     let json = std::fs::read(&path).map_err(|error| path_error("open", &path, &error))?;
-    let mut json = serde_json::Deserializer::from_slice(&json);
-    let process: Process = serde_path_to_error::deserialize(&mut json)
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&json).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+    if let (Some(fields), Some(own)) = (json.as_object_mut(), spec.process()) {
+        let own = serde_json::to_value(own.user())?;
+        fields.entry("user").or_insert(own);
+    }
+    let process: Process = serde_path_to_error::deserialize(json)
         .map_err(|error| anyhow::anyhow!("{}: {}: {}", path.display(), error.path(), error.inner()))?;
     if process.args().as_ref().is_none_or(Vec::is_empty) {
         bail!("args must not be empty");
@@ -230,6 +236,24 @@ mod tests {
                 .is_some_and(|env| env.iter().any(|variable| variable == "A=b=c"))
         );
         assert_eq!((process.cwd().to_str(), process.terminal()), (Some("/srv"), Some(true)));
+    }
+
+    #[test]
+    fn a_file_without_a_user_is_the_containers() {
+        let path = std::env::temp_dir().join(format!("longshore-process-{}.json", std::process::id()));
+        let mut spec = Spec::default();
+        let mut own = Process::default();
+        own.set_user(serde_json::from_value(serde_json::json!({ "uid": 5, "gid": 6 })).expect("a user"));
+        spec.set_process(Some(own));
+        let read = |text: &str| {
+            std::fs::write(&path, text).expect("a file");
+            let process = process_from_file(path.clone(), &spec).expect("a process");
+            (process.user().uid(), process.user().gid())
+        };
+        let without = read(r#"{ "args": ["x"], "cwd": "/" }"#);
+        let with = read(r#"{ "args": ["x"], "cwd": "/", "user": { "uid": 7 } }"#);
+        std::fs::remove_file(&path).expect("removed");
+        assert_eq!((without, with), ((5, 6), (7, 0)));
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use longshore_runtime::seccomp::{self, Arch};
 use longshore_runtime::{
-    ContainerId, CreateRequest, DeleteMode, Error as RuntimeError, Executor, KillScope, Lifetime, LinuxExecutor,
-    ProcessId, Status,
+    ContainerId, CreateRequest, DeleteMode, Error as RuntimeError, Executor, Keyring, KillScope, Lifetime,
+    LinuxExecutor, ProcessId, Status,
 };
 use oci_spec::runtime::Spec;
 
@@ -71,6 +71,7 @@ fn bring_up(global: &Global, arguments: &Arguments, mode: Mode) -> Outcome {
         let request = CreateRequest::new(id.clone(), bundle, spec, io)
             .lifetime(Lifetime::Detached)
             .descriptors(given)
+            .keyring(keyring(arguments))
             .reaper(presence.reaper());
         let told = |error| start_error(error, program.as_deref());
         let state = executor.create(request).await.map_err(told)?;
@@ -104,6 +105,15 @@ fn log_filter(global: &Global, spec: &Spec) {
         global.log.debug(|| format!("unknown seccomp syscall {name:?} ignored"));
     }
     global.log.debug(|| format!("seccomp filter flags: {}", filter.flags));
+}
+
+/// Whose session keyring the container has.
+fn keyring(arguments: &Arguments) -> Keyring {
+    if arguments.is_on("no-new-keyring") {
+        Keyring::Inherited
+    } else {
+        Keyring::Own
+    }
 }
 
 /// From the created container to the end of the command.

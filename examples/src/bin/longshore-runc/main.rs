@@ -27,6 +27,7 @@ mod notify;
 mod query;
 mod resources;
 mod signals;
+mod warnings;
 
 use std::future::Future;
 use std::io::Write;
@@ -82,6 +83,9 @@ fn run(words: Vec<String>) -> u8 {
         Ok(global) => global,
         Err((log, failure)) => return fail(&log, &failure),
     };
+    if let Ok(log) = global.log.try_clone() {
+        warnings::to_log(log);
+    }
     let (name, wants_help) = match (name, rest) {
         ("help" | "h", []) => return print(&help::program()),
         ("help" | "h", [topic, ..]) => (topic.as_str(), true),

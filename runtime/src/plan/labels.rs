@@ -1,0 +1,83 @@
+//! What security modules and the kernel's key store are told of a process.
+
+use longshore_linux::Namespaces;
+use oci_spec::runtime::Process;
+
+use super::Builder;
+use super::op::{Attribute, HostInput, Op, Slot};
+use super::paths::{cstring, unsupported};
+use crate::Result;
+
+/// Who else may look for keys in a container's session keyring, where its ids are its own, and where they are the host's (as runc has it).
+const OTHERS_SEARCH: u32 = 0x8;
+const USER_SEARCHES: u32 = 0x0008_0000;
+
+/// A label or profile that is asked for.
+fn wanted(label: &Option<String>) -> Option<&str> {
+    label.as_deref().filter(|l| !l.is_empty())
+}
+
+impl Builder<'_> {
+    /// The host's procfs, opened before the clone: what is written through it lands in this process's own files, whatever the container has
+    /// mounted.
+    pub(super) fn host_proc(&mut self, field: &str) -> Slot {
+        let slot = match self.proc {
+            Some(slot) => slot,
+            None => self.input(HostInput::Proc, field),
+        };
+        self.proc = Some(slot);
+        slot
+    }
+
+    /// Leaves the host's session keyring for one of the container's.
+    pub(super) fn keyring(&mut self, process: &Process) -> Result<()> {
+        let Some(name) = self.options.keyring.clone() else {
+            return Ok(());
+        };
+        let field = "process";
+        let name = cstring(field, name)?;
+        let permissions = match self.namespaces.new.contains(Namespaces::USER) {
+            true => OTHERS_SEARCH,
+            false => USER_SEARCHES,
+        };
+        let label = wanted(process.selinux_label()).filter(|_| self.facts.selinux);
+        let proc = label.is_some().then(|| self.host_proc(field));
+        if let Some((label, slot)) = label.zip(proc) {
+            self.attribute("process.selinuxLabel", slot, Attribute::KeyCreate, label)?;
+        }
+        self.step(field, Op::Keyring { name, permissions });
+        if let Some(slot) = label.and(proc) {
+            self.attribute("process.selinuxLabel", slot, Attribute::KeyCreate, "")?;
+        }
+        Ok(())
+    }
+
+    /// The labels that the program gets when it is executed.
+    pub(super) fn labels(&mut self, field: &str, process: &Process) -> Result<()> {
+        if let Some(profile) = wanted(process.apparmor_profile()) {
+            let field = format!("{field}.apparmorProfile");
+            if !self.facts.apparmor {
+                let reason = "AppArmor is not enabled on this machine; leave it out";
+                return Err(unsupported(field, reason));
+            }
+            let slot = self.host_proc(&field);
+            self.attribute(&field, slot, Attribute::AppArmorExec, &format!("exec {profile}"))?;
+        }
+        if let Some(label) = wanted(process.selinux_label()) {
+            let field = format!("{field}.selinuxLabel");
+            if !self.facts.selinux {
+                let reason = "SELinux is disabled on this machine; leave it out";
+                return Err(unsupported(field, reason));
+            }
+            let slot = self.host_proc(&field);
+            self.attribute(&field, slot, Attribute::Exec, label)?;
+        }
+        Ok(())
+    }
+
+    fn attribute(&mut self, field: &str, proc: Slot, attribute: Attribute, value: &str) -> Result<()> {
+        let value = cstring(field, value)?;
+        self.step(field, Op::Attribute { proc, attribute, value });
+        Ok(())
+    }
+}
