@@ -31,6 +31,7 @@
 
 mod arch;
 mod assemble;
+mod cache;
 mod listener;
 mod lower;
 mod rules;
@@ -49,6 +50,7 @@ use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag};
 use crate::{Error, Result};
 
 pub use arch::Arch;
+pub use cache::FilterCache;
 pub use listener::Handover;
 
 /// The most instructions that the kernel takes (`BPF_MAXINSNS`).
@@ -65,7 +67,7 @@ pub struct Filter {
     /// How the listener's descriptor leaves the process, for a filter that has one (with `SECCOMP_FILTER_FLAG_NEW_LISTENER`).
     pub listener: Option<Handover>,
     /// Names of the profile that no ABI has, sorted: calls newer than this version, or misspelt. Their rules are left out.
-    pub unknown: Box<[String]>,
+    pub unknown: Arc<[String]>,
 }
 
 /// Compiles a profile for a machine whose own ABI is `native` ([`Arch::native`] on this one).

@@ -90,6 +90,7 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
     let mut options = PlanOptions::new(&bundle);
     options.rootfs = rootfs;
     options.lifetime = lifetime;
+    options.filters = shared.filters.clone();
     options.descriptors = descriptors.len();
     options.keyring = keyring.name(id.as_str());
     let program = Arc::new(plan(&spec, &shared.facts, &options)?);

@@ -62,6 +62,7 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
     }
     let mut options = PlanOptions::new(&container.record.bundle);
     options.lifetime = container.record.lifetime;
+    options.filters = shared.filters.clone();
     options.descriptors = descriptors.len();
     options.keyring = container.record.keyring.name(container.id.as_str());
     let program = Arc::new(plan_exec(&container.record.spec, &process, &shared.facts, &options)?);

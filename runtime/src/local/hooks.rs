@@ -51,7 +51,7 @@ pub(super) fn run_create(inside: Inside<'_>) -> Result<()> {
         run_here(hook, record, &state)
     })?;
     run_each("createContainer", hooks.create_container(), |hook, field| {
-        let (facts, options) = (&inside.shared.facts, options(record));
+        let (facts, options) = (&inside.shared.facts, inside.options());
         let program = plan_create_container_hook(field, hook, &record.spec, facts, &options);
         inside.run(hook, program.map_err(|e| e.to_string())?, Status::Creating)
     })
@@ -62,7 +62,7 @@ pub(super) fn run_start(inside: Inside<'_>) -> Result<()> {
     let record = inside.record;
     let list = record.spec.hooks().as_ref().map(|h| h.start_container());
     run_each("startContainer", list.unwrap_or(&None), |hook, field| {
-        let (facts, options) = (&inside.shared.facts, options(record));
+        let (facts, options) = (&inside.shared.facts, inside.options());
         let program = plan_start_container_hook(field, hook, &record.spec, facts, &options);
         inside.run(hook, program.map_err(|e| e.to_string())?, Status::Created)
     })
@@ -86,12 +86,6 @@ pub(super) fn run_poststop(record: &Record) {
             tracing::warn!(container = %record.id, "hooks.poststop[{i}]: {reason}");
         }
     }
-}
-
-fn options(record: &Record) -> PlanOptions {
-    let mut options = PlanOptions::new(&record.bundle);
-    options.keyring = record.keyring.name(&record.id);
-    options
 }
 
 fn run_each(
@@ -136,6 +130,13 @@ fn run_here(hook: &Hook, record: &Record, state: &Value) -> Result<(), String> {
 }
 
 impl Inside<'_> {
+    fn options(&self) -> PlanOptions {
+        let mut options = PlanOptions::new(&self.record.bundle);
+        options.keyring = self.record.keyring.name(&self.record.id);
+        options.filters = self.shared.filters.clone();
+        options
+    }
+
     /// In the container's namespaces.
     fn run(&self, hook: &Hook, program: Program, status: Status) -> Result<(), String> {
         let mut state = Container::oci_state(self.record, status);

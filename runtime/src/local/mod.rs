@@ -26,6 +26,7 @@ use crate::cgroup::{Manager, OomWatch};
 use crate::host::{Agent, Answer, Listener, Spawner, io_error, step_error};
 use crate::init::report::Message;
 use crate::plan::{HostFacts, PlanOptions, plan};
+use crate::seccomp::FilterCache;
 use crate::{
     ContainerId, CreateRequest, DeleteMode, Error, ExecRequest, Executor, ExitStatus, KillScope, ProcessId, Result,
     State, Stats, Status,
@@ -56,6 +57,7 @@ struct Shared {
     /// None where the calls do all on the thread of the caller.
     reactor: Option<Reactor>,
     cgroups: Manager,
+    filters: FilterCache,
     containers: Mutex<HashMap<ContainerId, Arc<Container>>>,
 }
 
@@ -101,6 +103,7 @@ impl LinuxExecutor {
             spawner,
             reactor,
             cgroups,
+            filters: FilterCache::new(),
             containers: Mutex::default(),
         };
         Ok(Self {
@@ -364,6 +367,7 @@ fn start_error(shared: &Shared, container: &Container, message: Message) -> Erro
     let mut options = PlanOptions::new(&container.record.bundle);
     options.lifetime = container.record.lifetime;
     options.keyring = container.record.keyring.name(container.id.as_str());
+    options.filters = shared.filters.clone();
     match (message, plan(&container.record.spec, &shared.facts, &options)) {
         (Message::Failed { step, failure }, Ok(program)) => {
             // The root filesystem is not in the record, and its mounts come first: count from the end.

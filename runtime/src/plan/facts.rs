@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use crate::host::read_proc;
+use crate::seccomp::FilterCache;
 use crate::{Error, Result, cgroup};
 
 /// What a plan has to know of the machine and of the calling process.
@@ -106,6 +107,8 @@ pub struct PlanOptions {
     pub descriptors: usize,
     /// The name of the session keyring that the processes get; none leaves them the caller's.
     pub keyring: Option<String>,
+    /// Filters that were compiled before.
+    pub filters: FilterCache,
 }
 
 impl PlanOptions {
@@ -117,6 +120,7 @@ impl PlanOptions {
             lifetime: crate::Lifetime::Tied,
             descriptors: 0,
             keyring: None,
+            filters: FilterCache::new(),
         }
     }
 }

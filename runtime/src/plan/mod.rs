@@ -35,7 +35,7 @@ use paths::{cstring, in_root, invalid};
 use process::Life;
 
 use crate::Result;
-use crate::seccomp::{self, Arch, Filter};
+use crate::seccomp::{Arch, Filter};
 
 const SIGKILL: i32 = 9;
 /// The most descriptors that a program is given besides its streams.
@@ -179,7 +179,7 @@ impl<'a> Builder<'a> {
         let native = Arch::native().ok_or_else(|| {
             paths::unsupported("linux.seccomp", "the filter compiler does not know this machine's ABI")
         })?;
-        self.seccomp = Some(seccomp::compile(profile, native)?);
+        self.seccomp = Some(self.options.filters.compile(profile, native)?);
         Ok(())
     }
 

@@ -176,6 +176,14 @@ impl Arch {
         self.facts().family == other.facts().family
     }
 
+    /// The names and numbers of its system calls, sorted by name.
+    pub fn calls(self) -> impl Iterator<Item = (&'static str, u32)> {
+        let number = move |name| Numbers::of(name)?.on(self);
+        SYSCALLS
+            .iter()
+            .filter_map(move |(name, _)| Some((*name, number(name)?)))
+    }
+
     /// `AUDIT_ARCH_*`, as the filter sees it in `seccomp_data.arch`. x32 shares x86-64's.
     pub(super) fn audit(self) -> u32 {
         self.facts().audit

@@ -102,6 +102,25 @@ fn calls_newer_than_the_profile_do_not_exist() {
 }
 
 #[test]
+fn a_large_filter_is_searched_by_halves() {
+    // Every other call, so that no two of them form a range.
+    let names: Vec<_> = Arch::X86_64.calls().map(|(name, _)| name).step_by(2).collect();
+    let rules = json!([{ "names": names, "action": "SCMP_ACT_ALLOW" }]);
+    let filter = compiled(json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules }));
+    assert!(filter.instructions.len() > 200);
+    for (name, number) in Arch::X86_64.calls() {
+        let args = [0; 6];
+        let call = Call {
+            arch: Arch::X86_64,
+            number,
+            args,
+        };
+        let (_, steps) = run(&filter.instructions, &call);
+        assert!(steps < 18, "{name} takes {steps} of {}", filter.instructions.len());
+    }
+}
+
+#[test]
 fn names_that_no_abi_has_are_told() {
     let filter = compiled(json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
         { "names": ["read", "from_the_future", "abacus"], "action": "SCMP_ACT_ALLOW" },
