@@ -142,5 +142,24 @@ pub fn every_kind() -> Vec<EventKind> {
         },
         EventKind::TaskPaused { container_id: id() },
         EventKind::TaskResumed { container_id: id() },
+        EventKind::TaskCheckpointed {
+            container_id: id(),
+            checkpoint: "/c".into(),
+        },
+        EventKind::ContainerUpdate {
+            id: id(),
+            image: id(),
+            labels: labels(),
+            snapshot_key: id(),
+        },
+        EventKind::NamespaceCreate {
+            name: id(),
+            labels: labels(),
+        },
+        EventKind::NamespaceUpdate {
+            name: id(),
+            labels: labels(),
+        },
+        EventKind::NamespaceDelete { name: id() },
     ]
 }

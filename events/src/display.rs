@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::{Event, EventKind, time};
@@ -12,18 +13,23 @@ impl EventKind {
         fn number<'a>(value: impl fmt::Display) -> Cow<'a, str> {
             Cow::Owned(value.to_string())
         }
+        /// Labels in one field; none when there are none.
+        fn listed<'a>(labels: &BTreeMap<String, String>) -> Option<(&'static str, Cow<'a, str>)> {
+            let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            (!labels.is_empty()).then(|| ("labels", Cow::Owned(labels.join(","))))
+        }
         match self {
             Self::ContentCreate { digest, size } => vec![("digest", text(digest)), ("size", number(size))],
             Self::ContentDelete { digest } => vec![("digest", text(digest))],
-            Self::ImageCreate { name, labels } | Self::ImageUpdate { name, labels } => {
+            Self::ImageCreate { name, labels }
+            | Self::ImageUpdate { name, labels }
+            | Self::NamespaceCreate { name, labels }
+            | Self::NamespaceUpdate { name, labels } => {
                 let mut fields = vec![("name", text(name))];
-                if !labels.is_empty() {
-                    let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-                    fields.push(("labels", Cow::Owned(labels.join(","))));
-                }
+                fields.extend(listed(labels));
                 fields
             }
-            Self::ImageDelete { name } => vec![("name", text(name))],
+            Self::ImageDelete { name } | Self::NamespaceDelete { name } => vec![("name", text(name))],
             Self::SnapshotPrepare {
                 key,
                 parent,
@@ -45,6 +51,21 @@ impl EventKind {
                 vec![("key", text(key)), ("snapshotter", text(snapshotter))]
             }
             Self::ContainerCreate { id, image } => vec![("id", text(id)), ("image", text(image))],
+            Self::ContainerUpdate {
+                id,
+                image,
+                labels,
+                snapshot_key,
+            } => {
+                let mut fields = vec![("id", text(id)), ("image", text(image))];
+                fields.extend(listed(labels));
+                fields.push(("snapshot_key", text(snapshot_key)));
+                fields
+            }
+            Self::TaskCheckpointed {
+                container_id,
+                checkpoint,
+            } => vec![("container_id", text(container_id)), ("checkpoint", text(checkpoint))],
             Self::ContainerDelete { id } => vec![("id", text(id))],
             Self::TaskCreate {
                 container_id,

@@ -70,8 +70,27 @@ pub enum EventKind {
     SnapshotRemove { key: String, snapshotter: String },
     /// `/containers/create`: a container was recorded.
     ContainerCreate { id: String, image: String },
+    /// `/containers/update`: a container's record was changed.
+    ContainerUpdate {
+        id: String,
+        image: String,
+        labels: BTreeMap<String, String>,
+        snapshot_key: String,
+    },
     /// `/containers/delete`: a container's record was removed.
     ContainerDelete { id: String },
+    /// `/namespaces/create`: a namespace was recorded.
+    NamespaceCreate {
+        name: String,
+        labels: BTreeMap<String, String>,
+    },
+    /// `/namespaces/update`: its labels were changed.
+    NamespaceUpdate {
+        name: String,
+        labels: BTreeMap<String, String>,
+    },
+    /// `/namespaces/delete`: its record was removed.
+    NamespaceDelete { name: String },
     /// `/tasks/create`: the container's init process exists and waits.
     TaskCreate {
         container_id: String,
@@ -111,6 +130,8 @@ pub enum EventKind {
     TaskPaused { container_id: String },
     /// `/tasks/resumed`
     TaskResumed { container_id: String },
+    /// `/tasks/checkpointed`: its state was written to disk.
+    TaskCheckpointed { container_id: String, checkpoint: String },
 }
 
 impl EventKind {
@@ -126,6 +147,10 @@ impl EventKind {
             Self::SnapshotCommit { .. } => "/snapshot/commit",
             Self::SnapshotRemove { .. } => "/snapshot/remove",
             Self::ContainerCreate { .. } => "/containers/create",
+            Self::ContainerUpdate { .. } => "/containers/update",
+            Self::NamespaceCreate { .. } => "/namespaces/create",
+            Self::NamespaceUpdate { .. } => "/namespaces/update",
+            Self::NamespaceDelete { .. } => "/namespaces/delete",
             Self::ContainerDelete { .. } => "/containers/delete",
             Self::TaskCreate { .. } => "/tasks/create",
             Self::TaskStart { .. } => "/tasks/start",
@@ -136,6 +161,7 @@ impl EventKind {
             Self::TaskExecStarted { .. } => "/tasks/exec-started",
             Self::TaskPaused { .. } => "/tasks/paused",
             Self::TaskResumed { .. } => "/tasks/resumed",
+            Self::TaskCheckpointed { .. } => "/tasks/checkpointed",
         }
     }
 }

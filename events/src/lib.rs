@@ -1,4 +1,4 @@
-//! What happens in a container engine, as typed events: the [`EventSink`] port, a [`Bus`] in memory and the small sinks to compose them.
+//! What happens in a container engine, as typed events: the [`EventSink`] port, a [`Bus`] in memory, a [`Journal`] on disk and the small sinks to compose them.
 //!
 //! Topics and fields are containerd's where it has them. An [`Event`] prints as one line for people and serialises with serde for programs.
 //!
@@ -6,7 +6,7 @@
 //! Logs of containers, traces of the engine's own code, or messages between machines.
 //!
 //! # Limitations
-//! A bus lives in one process, and a subscriber that does not keep up misses events (it is told how many).
+//! A bus lives in one process, and a subscriber that does not keep up misses events (it is told how many). Entries of a journal that were rotated away are gone.
 //!
 //! # Example
 //! ```
@@ -35,6 +35,7 @@ pub mod conformance;
 mod display;
 mod event;
 mod filter;
+mod journal;
 mod park;
 mod queue;
 mod sink;
@@ -44,5 +45,9 @@ mod time;
 pub use bus::{Bus, BusStats, Received, Subscription, Waited};
 pub use event::{Event, EventKind};
 pub use filter::Filter;
+pub use journal::{
+    Entry, Journal, JournalError, JournalErrorKind, JournalOptions, JournalStats, Replay, ReplayFrom, SyncPolicy, Told,
+};
+pub use longshore_filter::Error as FilterError;
 pub use sink::EventSink;
 pub use sinks::{Fanout, FnSink, NullSink, Recorder};
