@@ -51,3 +51,4 @@ pub use journal::{
 pub use longshore_filter::Error as FilterError;
 pub use sink::EventSink;
 pub use sinks::{Fanout, FnSink, NullSink, Recorder};
+pub use time::parse as parse_time;

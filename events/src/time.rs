@@ -42,8 +42,8 @@ pub(crate) fn format(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:09}Z")
 }
 
-/// Reads what [`format`] writes, and fractions of other lengths. Only UTC.
-pub(crate) fn parse(text: &str) -> Option<SystemTime> {
+/// Reads a time in RFC 3339, in UTC, as events are shown with: `2026-01-31T23:59:59.123456789Z`. The fraction may have fewer digits, or none.
+pub fn parse(text: &str) -> Option<SystemTime> {
     let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
     let [year, month, day] = numbers(date, '-')?;
     let (time, fraction) = time.split_once('.').unwrap_or((time, ""));

@@ -270,3 +270,156 @@ fn space_is_freed_and_told() {
         0
     );
 }
+
+#[test]
+fn what_happened_is_told_and_filtered() {
+    let site = match Site::new() {
+        Ok(site) => site,
+        Err(why) => return skip(&why),
+    };
+    site.ok(&["run", "-d", "--name", "web", IMAGE, "sh", "-c", "exit 7"]);
+    site.ok(&["run", "--rm", "--name", "other", IMAGE]);
+    // The copy in the background writes its own part; its container's end is the last of it.
+    let exits = || site.ok(&["events", "--filter", "topic==/tasks/exit,event.container_id==web"]);
+    while exits().is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(
+        exits().contains("default /tasks/exit container_id=web id=web pid=") && exits().contains("exit_status=7"),
+        "{}",
+        exits()
+    );
+    assert_eq!(exits().lines().count(), 1);
+    let all = site.ok(&["events", "--since", "1h", "--json"]);
+    let topics: Vec<String> = all
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"))
+        .map(|entry| {
+            entry["event"]["kind"]
+                .as_object()
+                .expect("a kind")
+                .keys()
+                .next()
+                .expect("a name")
+                .clone()
+        })
+        .collect();
+    for expected in [
+        "content_create",
+        "snapshot_commit",
+        "image_create",
+        "container_create",
+        "task_create",
+        "task_start",
+        "task_exit",
+        "task_delete",
+        "container_delete",
+    ] {
+        assert!(
+            topics.iter().any(|topic| topic == expected),
+            "no {expected} in {topics:?}"
+        );
+    }
+    let either = site.ok(&[
+        "events",
+        "--filter",
+        "topic==/images/create",
+        "--filter",
+        "topic==/tasks/oom",
+    ]);
+    assert!(either.lines().count() == 1 && either.contains(IMAGE), "{either}");
+    assert_eq!(site.ok(&["events", "--until", "0"]), "");
+    let (code, text) = site.fails(&["events", "--filter", "topic=/x"]);
+    assert!(code == 125 && text.contains("at byte 5"), "{text}");
+    site.ok(&["rm", "web"]);
+}
+
+#[test]
+fn mistakes_end_as_dockers_do() {
+    let site = match Site::new() {
+        Ok(site) => site,
+        Err(why) => return skip(&why),
+    };
+    assert_eq!(site.fails(&["run", "--no-such-option", IMAGE]).0, 125);
+    assert_eq!(site.fails(&["no-such-command"]).0, 125);
+    assert!(site.ok(&["--help"]).contains("events"));
+    // Nobody reads: it ends without a word.
+    let mut child = site
+        .command(&["images"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("longshore");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+
+    let logs = || std::fs::read_dir(site.path().join("root/logs")).map_or(0, |logs| logs.count());
+    let (code, text) = site.fails(&["run", "-d", "--name", "bad", IMAGE, "/no/such"]);
+    assert!(code == 127, "{code}: {text}");
+    assert_eq!(
+        (logs(), site.ok(&["ps", "-aq"])),
+        (0, String::new()),
+        "nothing of it is left"
+    );
+    site.ok(&["run", "-d", "--name", "good", IMAGE, "sleep", "100"]);
+    site.fails(&["run", "-d", "--name", "good", IMAGE]);
+    assert_eq!(
+        (logs(), site.ok(&["ps", "-q"])),
+        (1, "good\n".to_owned()),
+        "the one that was there is left alone"
+    );
+    site.ok(&["rm", "-f", "good"]);
+    assert_eq!(logs(), 0);
+}
+
+/// The signal that the image asks for ends a container that ignores SIGTERM.
+#[test]
+fn stop_sends_what_the_image_asks_for() {
+    let site = match Site::new() {
+        Ok(site) => site,
+        Err(why) => return skip(&why),
+    };
+    let script = "umoci config --image box:1 --tag polite --config.stopsignal SIGUSR1";
+    let made = Command::new("bash")
+        .args(["-euc", script])
+        .current_dir(site.path())
+        .output()
+        .expect("bash");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    site.ok(&["pull", "oci:box:polite"]);
+    let image = "layout.localhost/box:polite";
+    let script = "trap 'exit 5' USR1; trap '' TERM; echo ready; while :; do sleep 0.05; done";
+    site.ok(&["run", "-d", "--name", "polite", image, "sh", "-c", script]);
+    while !site.ok(&["logs", "polite"]).contains("ready") {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    site.ok(&["stop", "-t", "60", "polite"]);
+    assert!(
+        site.ok(&["ps", "-a"]).contains("exited (5)"),
+        "{}",
+        site.ok(&["ps", "-a"])
+    );
+    site.ok(&["rm", "polite"]);
+}
+
+/// A signal between the create and the start leaves no container behind.
+#[test]
+fn a_signal_before_the_start_leaves_nothing() {
+    let site = match Site::new() {
+        Ok(site) => site,
+        Err(why) => return skip(&why),
+    };
+    for wait in [5, 20, 40, 60, 80, 120, 160] {
+        let mut child = site
+            .command(&["run", "--rm", "--name", "short", IMAGE, "sleep", "0.3"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("longshore");
+        std::thread::sleep(std::time::Duration::from_millis(wait));
+        let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+        child.wait().expect("it ends");
+        assert_eq!(site.ok(&["ps", "-aq"]), "", "after {wait} ms");
+    }
+}

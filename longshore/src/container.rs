@@ -1,28 +1,28 @@
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use longshore_events::EventKind;
 use longshore_linux::Mount;
 use longshore_metadata::{Batch, Key, Record, Value};
-use longshore_runtime::{ContainerId, DeleteMode, ExecRequest, ExitStatus, KillScope, ProcessId, State, Stats, Status};
-use tokio::sync::watch;
+use longshore_runtime::{ContainerId, DeleteMode, ExecRequest, ExitStatus, KillScope, State, Stats, Status};
 
-use crate::create::blocking;
+use crate::create::{STOP_SIGNAL, blocking};
 use crate::error::At;
+use crate::exit::Watches;
 use crate::senses::outcome_of;
 use crate::{Engine, Error, Result};
 
 const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
 
 /// A container of an [`Engine`]. A handle: dropping it changes nothing, cloning it is cheap.
 #[derive(Clone, Debug)]
 pub struct Container {
-    engine: Engine,
+    pub(crate) engine: Engine,
     id: ContainerId,
     /// What the executor, which knows nothing of namespaces, calls it.
     task: ContainerId,
-    watch: Arc<Mutex<Option<watch::Receiver<Option<ExitStatus>>>>>,
+    pub(crate) watches: Watches,
 }
 
 impl Container {
@@ -32,7 +32,7 @@ impl Container {
             engine,
             id,
             task,
-            watch: Arc::default(),
+            watches: Watches::default(),
         })
     }
 
@@ -111,50 +111,8 @@ impl Container {
             container_id: self.id.to_string(),
             pid,
         });
-        self.watch_exit(pid);
+        self.watch_exit(None, pid);
         Ok(())
-    }
-
-    /// Waits for the end of its program. All of its output has reached its [`Io`](crate::Io) by then. Any number of callers may wait.
-    ///
-    /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound) when it does not exist.
-    pub async fn wait(&self) -> Result<ExitStatus> {
-        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(mut watch) = watch
-            && let Ok(status) = watch.wait_for(Option::is_some).await.map(|status| *status)
-            && let Some(status) = status
-        {
-            return Ok(status);
-        }
-        self.engine
-            .executor
-            .wait(&self.task, &ProcessId::Init)
-            .await
-            .at(format!("waiting for container '{}'", self.id))
-    }
-
-    /// Tells the world when the program ends, whoever else waits for it.
-    fn watch_exit(&self, pid: u32) {
-        let (sender, receiver) = watch::channel(None);
-        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(receiver);
-        let (executor, task) = (self.engine.executor.clone(), self.task.clone());
-        let (emitter, id) = (self.engine.emitter(), self.id.clone());
-        tokio::spawn(async move {
-            // When the wait fails the sender is dropped, and `wait` asks for the error itself.
-            let Ok(status) = executor.wait(&task, &ProcessId::Init).await else {
-                return;
-            };
-            emitter.emit(EventKind::TaskExit {
-                container_id: id.to_string(),
-                id: id.to_string(),
-                pid,
-                exit_status: status.code,
-                exited_at: status.at,
-            });
-            // Nobody may be listening any more, which is fine.
-            let _ = sender.send(Some(status));
-        });
     }
 
     /// Runs another process in it and returns its pid; [`wait_exec`](Self::wait_exec) waits for its end.
@@ -172,28 +130,11 @@ impl Container {
         let pid = self.engine.executor.exec(&self.task, request).await.at(doing)?;
         emitter.emit(EventKind::TaskExecStarted {
             container_id: self.id.to_string(),
-            exec_id,
+            exec_id: exec_id.clone(),
             pid,
         });
+        self.watch_exit(Some(&exec_id), pid);
         Ok(pid)
-    }
-
-    /// Waits for the end of a process that [`exec`](Self::exec) made.
-    ///
-    /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound) when there is no such process.
-    pub async fn wait_exec(&self, exec_id: &str) -> Result<ExitStatus> {
-        let process = ProcessId::Exec(exec_id.to_owned());
-        let doing = format!("waiting for process '{exec_id}' of container '{}'", self.id);
-        let status = self.engine.executor.wait(&self.task, &process).await.at(doing)?;
-        self.engine.emitter().emit(EventKind::TaskExit {
-            container_id: self.id.to_string(),
-            id: exec_id.to_owned(),
-            pid: 0,
-            exit_status: status.code,
-            exited_at: status.at,
-        });
-        Ok(status)
     }
 
     /// Sends a signal, by number, to its init process.
@@ -229,6 +170,16 @@ impl Container {
             Err(error) if error.kind() != crate::ErrorKind::FailedPrecondition => Err(error),
             _ => self.wait().await,
         }
+    }
+
+    /// The signal by which it wants to be stopped: what its image says, or SIGTERM.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) when it does not exist.
+    pub async fn stop_signal(&self) -> Result<i32> {
+        let record = self.record().await?;
+        let signal = record.extensions.get(STOP_SIGNAL).and_then(serde_json::Value::as_i64);
+        Ok(signal.and_then(|signal| i32::try_from(signal).ok()).unwrap_or(SIGTERM))
     }
 
     /// Freezes its processes.

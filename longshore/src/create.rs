@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use longshore_bundle::{Bundle, MountsView, SpecBuilder, available_capabilities};
+use longshore_bundle::{Bundle, MountsView, SpecBuilder, available_capabilities, signal_number};
 use longshore_events::EventKind;
 use longshore_linux::Mount;
 use longshore_metadata::{Batch, Key, Value};
@@ -12,11 +12,15 @@ use oci_spec::runtime::Spec;
 
 use crate::collect::bundles::BUNDLE;
 use crate::error::At;
+use crate::making::Making;
 use crate::senses::outcome_of;
 use crate::{Container, DEFAULT_NAMESPACE, Engine, Error, Image, Result};
 
 /// How long a create waits for a collection.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The fact on a container's record that says by which signal it wants to be stopped.
+pub(crate) const STOP_SIGNAL: &str = "longshore.stop-signal";
 
 /// A change that the caller makes to the spec's builder.
 type Change = Box<dyn FnOnce(SpecBuilder) -> SpecBuilder + Send>;
@@ -149,16 +153,25 @@ impl ContainerBuilder {
             });
         };
         let engine = self.engine.clone();
-        self.register(&engine, &id, &image).await?;
         let container = Container::new(engine.clone(), id)?;
+        let making = Making::begin(&engine, container.id()).await?;
+        if let Err(error) = self.register(&engine, container.container_id(), &image).await {
+            making.end().await;
+            return Err(error);
+        }
         let built = self.build(&container, &image).await;
         engine.senses.metrics.created(outcome_of(&built), begun.elapsed());
         match built {
-            Ok(()) => Ok(container),
+            Ok(()) => {
+                making.end().await;
+                Ok(container)
+            }
             Err(error) => {
                 // The first error is the one to tell; the next open of the engine cleans up what this can't.
                 // The executor has nothing of it: its create is whole or nothing, and is the last step.
-                let _ = container.forget().await;
+                if container.forget().await.is_ok() {
+                    making.end().await;
+                }
                 Err(error)
             }
         }
@@ -172,7 +185,7 @@ impl ContainerBuilder {
             snapshotter: engine.snapshotter.name().to_owned(),
             snapshot: engine.snapshot_key(id),
             spec: serde_json::Value::Null,
-            extensions: self.extensions_with_lifetime(),
+            extensions: self.extensions_with_facts(image)?,
         };
         let key = Key::container(&engine.namespace, id.as_str());
         let labels = self.labels_with_references(engine, id, image);
@@ -209,11 +222,17 @@ impl ContainerBuilder {
         labels
     }
 
-    fn extensions_with_lifetime(&self) -> BTreeMap<String, serde_json::Value> {
+    /// What the engine keeps with the record besides what the caller does.
+    fn extensions_with_facts(&self, image: &Image) -> Result<BTreeMap<String, serde_json::Value>> {
         let mut extensions = self.extensions.clone();
         let tied = self.lifetime == Lifetime::Tied;
         extensions.insert(crate::recover::TIED.to_owned(), serde_json::Value::Bool(tied));
-        extensions
+        let config = image.config().config().as_ref();
+        if let Some(signal) = config.and_then(|config| config.stop_signal().as_deref()) {
+            let number = signal_number(signal).at(format!("reading the stop signal of image {}", image.name()))?;
+            extensions.insert(STOP_SIGNAL.to_owned(), number.into());
+        }
+        Ok(extensions)
     }
 
     async fn build(self, container: &Container, image: &Image) -> Result<()> {

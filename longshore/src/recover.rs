@@ -16,6 +16,7 @@ impl Engine {
         unpacker.remove_leftovers().await.at("removing half-unpacked layers")?;
         // One that was killed in the middle keeps nobody waiting.
         self.collector().lift().await.at("ending an interrupted collection")?;
+        self.recover_half_made().await?;
         for namespace in self.metadata.namespaces().await.at("listing namespaces")? {
             let engine = Self {
                 namespace: namespace.clone(),

@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Exec(Exec),
     /// Print the output of a container that runs in the background
     Logs(Logs),
+    /// Print what happened: images, containers and their processes, snapshots, blobs
+    Events(Events),
     /// Stop containers: a polite signal first, SIGKILL after the grace time
     Stop(Stop),
     /// Send a signal to containers
@@ -185,6 +187,25 @@ pub(crate) struct Logs {
     pub(crate) timestamps: bool,
     /// The container
     pub(crate) container: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// From this time on: 2026-01-31T12:00:00Z, seconds since 1970, or how long ago (90s, 10m, 2h, 3d)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Up to this time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// Only those that match, in containerd's syntax, e.g. topic==/tasks/start,event.container_id~=^web (several: one must match)
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) filter: Vec<String>,
+    /// As JSON, one object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Go on as more happens; without --since, from now on
+    #[arg(short, long)]
+    pub(crate) follow: bool,
 }
 
 #[derive(Debug, Args)]

@@ -9,17 +9,20 @@ use longshore::{ErrorKind, Status};
 
 use crate::arguments::{Kill, Ps, Rm, Stop};
 use crate::open::Site;
-use crate::run::{COMMAND, STOP_SIGNAL};
+use crate::output::say;
+use crate::run::COMMAND;
 
-const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
 
 pub(crate) async fn list(site: &Site, list: Ps) -> Result<u8> {
     let engine = site.engine().await?;
     if !list.quiet {
-        println!(
+        say!(
             "{:<16} {:<40} {:<30} {:<22} STATUS",
-            "NAME", "IMAGE", "COMMAND", "CREATED"
+            "NAME",
+            "IMAGE",
+            "COMMAND",
+            "CREATED"
         );
     }
     for container in engine.containers().await? {
@@ -29,7 +32,7 @@ pub(crate) async fn list(site: &Site, list: Ps) -> Result<u8> {
             continue;
         }
         if list.quiet {
-            println!("{}", container.id());
+            say!("{}", container.id());
             continue;
         }
         let record = container.record().await?;
@@ -45,7 +48,7 @@ pub(crate) async fn list(site: &Site, list: Ps) -> Result<u8> {
             Err(error) if error.kind() == ErrorKind::NotFound => (String::new(), "gone".to_owned()),
             Err(error) => (String::new(), format!("unknown: {error}")),
         };
-        println!(
+        say!(
             "{:<16} {:<40} {:<30} {created:<22} {status}",
             container.id(),
             record.image,
@@ -85,7 +88,7 @@ pub(crate) async fn each(names: &[String], work: impl AsyncFn(&str) -> Result<()
     let mut code = 0;
     for name in names {
         match work(name).await {
-            Ok(()) => println!("{name}"),
+            Ok(()) => say!("{name}"),
             Err(error) => {
                 eprintln!("longshore: {error:#}");
                 code = 1;
@@ -117,12 +120,9 @@ async fn stop_one(site: &Site, name: &str, grace: Duration) -> Result<()> {
     Ok(())
 }
 
-/// The signal that its image asks for, noted on its record when it was made.
+/// The signal that its image asks for. The engine is closed again before the wait, so that other commands may open it.
 async fn stop_signal(site: &Site, name: &str) -> Result<i32> {
-    // Closed again before the wait, so that other commands may open it.
-    let record = site.engine().await?.find_container(name).await?.record().await?;
-    let signal = record.extensions.get(STOP_SIGNAL).and_then(|signal| signal.as_str());
-    Ok(signal.map(signal_number).transpose()?.unwrap_or(SIGTERM))
+    Ok(site.engine().await?.find_container(name).await?.stop_signal().await?)
 }
 
 pub(crate) async fn kill(site: &Site, kill: Kill) -> Result<u8> {

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use longshore::ExecBuilder;
-use longshore::runtime::{Io, ProcessId};
+use longshore::runtime::Io;
 
 use crate::arguments::Exec;
 use crate::open::{Site, random_id};
@@ -37,15 +37,14 @@ pub(crate) async fn exec(site: &Site, exec: Exec) -> Result<u8> {
         builder = builder.terminal();
     }
     builder.spawn().await?;
-    let executor = engine.executor.clone();
-    let id = longshore::runtime::ContainerId::new(container.id())?;
+    let exit = container.exec_exit(&exec_id);
     // From here on other commands may open the engine.
     drop((container, engine));
     let screen = match pty {
         Some(terminal) => Some(Screen::connect(terminal.master().await?)?),
         None => None,
     };
-    let status = executor.wait(&id, &ProcessId::Exec(exec_id)).await;
+    let status = exit.await;
     if let Some(screen) = screen {
         screen.finish();
     }

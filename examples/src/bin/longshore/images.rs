@@ -10,12 +10,13 @@ use longshore_examples::quickstart::Source;
 use crate::arguments::{Images, Pull, Rmi};
 use crate::containers::each;
 use crate::open::Site;
+use crate::output::say;
 use crate::progress::Progress;
 use crate::storage;
 
 pub(crate) async fn pull(site: &Site, pull: Pull) -> Result<u8> {
     let image = fetch(site.engine().await?, &pull.image, pull.platform.as_deref()).await?;
-    println!("{}@{}", image.name(), image.target().digest());
+    say!("{}@{}", image.name(), image.target().digest());
     Ok(0)
 }
 
@@ -41,13 +42,13 @@ pub(crate) async fn fetch(engine: Engine, name: &str, platform: Option<&str>) ->
 pub(crate) async fn list(site: &Site, list: Images) -> Result<u8> {
     let images = site.engine().await?.images().await?;
     if list.quiet {
-        images.iter().for_each(|image| println!("{}", image.name()));
+        images.iter().for_each(|image| say!("{}", image.name()));
         return Ok(0);
     }
-    println!("{:<55} {:<20} {:>10}", "NAME", "DIGEST", "SIZE");
+    say!("{:<55} {:<20} {:>10}", "NAME", "DIGEST", "SIZE");
     for image in images {
         let digest = image.target().digest().to_string();
-        println!(
+        say!(
             "{:<55} {:<20} {:>10}",
             image.name(),
             &digest[..19.min(digest.len())],

@@ -5,10 +5,12 @@
 
 mod arguments;
 mod containers;
+mod events;
 mod exec;
 mod images;
 mod logs;
 mod open;
+mod output;
 mod progress;
 mod run;
 mod storage;
@@ -21,7 +23,15 @@ use clap::Parser;
 use arguments::{Cli, Command, SystemCommand};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => {
+            // Help and the version are no errors; what is one has Docker's exit code.
+            let code = if told.use_stderr() { 125 } else { 0 };
+            let _ = told.print();
+            return ExitCode::from(code);
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -59,22 +69,29 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 
 async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     let site = open::Site::new(cli.root)?;
-    match cli.command {
-        Command::Pull(pull) => images::pull(&site, pull).await,
-        Command::Images(list) => images::list(&site, list).await,
-        Command::Rmi(remove) => images::remove(&site, remove).await,
-        Command::Run(run) => run::run(&site, *run).await,
-        Command::Ps(list) => containers::list(&site, list).await,
-        Command::Exec(exec) => exec::exec(&site, exec).await,
-        Command::Logs(logs) => logs::print(&site, logs).await,
-        Command::Stop(stop) => containers::stop(&site, stop).await,
-        Command::Kill(kill) => containers::kill(&site, kill).await,
-        Command::Gc(collect) => storage::collect(&site, collect).await,
-        Command::Prune(prune) => storage::prune(&site, prune).await,
+    let outcome = perform(&site, cli.command).await;
+    site.flush_journal();
+    outcome
+}
+
+async fn perform(site: &open::Site, command: Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Pull(pull) => images::pull(site, pull).await,
+        Command::Images(list) => images::list(site, list).await,
+        Command::Rmi(remove) => images::remove(site, remove).await,
+        Command::Run(run) => run::run(site, *run).await,
+        Command::Ps(list) => containers::list(site, list).await,
+        Command::Exec(exec) => exec::exec(site, exec).await,
+        Command::Logs(logs) => logs::print(site, logs).await,
+        Command::Events(events) => events::print(site, events).await,
+        Command::Stop(stop) => containers::stop(site, stop).await,
+        Command::Kill(kill) => containers::kill(site, kill).await,
+        Command::Gc(collect) => storage::collect(site, collect).await,
+        Command::Prune(prune) => storage::prune(site, prune).await,
         Command::System(system) => match system.command {
-            SystemCommand::Df => storage::usage(&site).await,
-            SystemCommand::Prune(prune) => storage::prune(&site, prune).await,
+            SystemCommand::Df => storage::usage(site).await,
+            SystemCommand::Prune(prune) => storage::prune(site, prune).await,
         },
-        Command::Rm(remove) => containers::remove(&site, remove).await,
+        Command::Rm(remove) => containers::remove(site, remove).await,
     }
 }

@@ -1,10 +1,11 @@
 //! Where this program's images and containers are, and opening the engine there.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use longshore::events::{EventSink, Journal, JournalOptions};
 use longshore::runtime::{ContainerId, Executor, LinuxExecutor};
 use longshore::{Engine, ErrorKind};
 use longshore_examples::quickstart::data_folder;
@@ -16,12 +17,17 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Site {
     pub(crate) root: PathBuf,
+    /// What every command notes what it does in; open when an engine is.
+    journal: OnceLock<Arc<Journal>>,
 }
 
 impl Site {
     pub(crate) fn new(root: Option<PathBuf>) -> Result<Self> {
         let root = root.map_or_else(data_folder, Ok)?;
-        Ok(Self { root })
+        Ok(Self {
+            root,
+            journal: OnceLock::new(),
+        })
     }
 
     /// The engine. Another command that holds it is waited for.
@@ -32,8 +38,32 @@ impl Site {
                 Err(error) if error.kind() == ErrorKind::Locked && begun.elapsed() < PATIENCE => {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
-                outcome => return outcome.with_context(|| format!("opening {}", self.root.display())),
+                outcome => {
+                    let engine = outcome.with_context(|| format!("opening {}", self.root.display()))?;
+                    let sinks = vec![self.journal()? as Arc<dyn EventSink>];
+                    return Ok(Engine { sinks, ..engine });
+                }
             }
+        }
+    }
+
+    pub(crate) fn journal_directory(&self) -> PathBuf {
+        self.root.join("events")
+    }
+
+    fn journal(&self) -> Result<Arc<Journal>> {
+        if let Some(journal) = self.journal.get() {
+            return Ok(journal.clone());
+        }
+        let options = JournalOptions::default().file_bytes(4 << 20).keep_bytes(64 << 20);
+        let journal = Arc::new(Journal::open(self.journal_directory(), options)?);
+        Ok(self.journal.get_or_init(|| journal).clone())
+    }
+
+    /// Waits until all that happened is in the journal.
+    pub(crate) fn flush_journal(&self) {
+        if let Some(Err(error)) = self.journal.get().map(|journal| journal.flush()) {
+            eprintln!("longshore: {:#}", anyhow::Error::from(error));
         }
     }
 

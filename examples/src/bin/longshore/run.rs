@@ -3,23 +3,20 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio as ProcessStdio};
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use longshore::bundle::{Bind, CapabilityName, Namespace, SpecBuilder, Terminal as SpecTerminal};
-use longshore::runtime::{ContainerId, DeleteMode, Executor, Io, Lifetime, ProcessId, Stdio};
+use longshore::runtime::{ContainerId, DeleteMode, Io, Lifetime, Stdio};
 use longshore::{Container, Engine, ErrorKind, Image};
 
 use crate::arguments::{Network, Run};
 use crate::images;
 use crate::open::{Site, random_id};
+use crate::output::say;
 use crate::terminal::{self, Screen};
 
 /// The fact on a container's record that holds the command for `ps`.
 pub(crate) const COMMAND: &str = "longshore.command";
-
-/// The fact on a container's record that holds the signal by which it wants to be stopped.
-pub(crate) const STOP_SIGNAL: &str = "longshore.stop-signal";
 
 /// Tells a copy of this program that it is the one in the background, and the name of its container.
 const SUPERVISE: &str = "LONGSHORE_SUPERVISE";
@@ -68,32 +65,63 @@ async fn foreground(site: &Site, run: &Run, name: &str, engine: Engine, image: &
         }
         false => (Io::stdio(own_streams(run.interactive)?), None),
     };
-    let container = create(&engine, run, name, image, io).await?;
-    let id = ContainerId::new(name)?;
-    let executor = engine.executor.clone();
-    let screen = match pty {
-        Some(terminal) => Some(Screen::connect(terminal.master().await?)?),
-        None => None,
+    let signals = terminal::Signals::listen()?;
+    let starting = async {
+        let container = create(&engine, run, name, image, io).await?;
+        let screen = match pty {
+            Some(terminal) => Some(Screen::connect(terminal.master().await?)?),
+            None => None,
+        };
+        container.start().await?;
+        Ok::<_, anyhow::Error>((container, screen))
     };
-    if let Err(error) = container.start().await {
-        container.delete(DeleteMode::Force).await?;
-        drop(screen);
-        return Err(error.into());
-    }
+    let (container, screen) = match or_interrupted(starting, &signals).await {
+        Ok(started) => started,
+        Err(error) => {
+            // What is half made has a record. That of a container that was there before is none of ours.
+            if !is_taken(&error) {
+                remove_what_is_left(&engine, name).await;
+            }
+            return Err(error);
+        }
+    };
+    let (exit, executor) = (container.exit(), engine.executor.clone());
     // From here on other commands may open the engine.
     drop((container, engine));
-    let forwarding = terminal::forward_signals(executor.clone(), id.clone());
-    let status = executor.wait(&id, &ProcessId::Init).await;
+    let forwarding = signals.forward(executor, ContainerId::new(name)?);
+    let status = exit.await;
     forwarding.abort();
     if let Some(screen) = screen {
         screen.finish();
     }
-    let status = status?;
     if run.rm {
+        // Also when the wait failed: that is when nobody else removes it.
         let engine = site.engine().await?;
         engine.find_container(name).await?.delete(DeleteMode::Force).await?;
     }
-    Ok(u8::try_from(status.code).unwrap_or(255))
+    Ok(u8::try_from(status?.code).unwrap_or(255))
+}
+
+/// Something that a signal breaks off.
+async fn or_interrupted<T>(work: impl Future<Output = Result<T>>, signals: &terminal::Signals) -> Result<T> {
+    tokio::select! {
+        outcome = work => outcome,
+        signal = signals.next() => bail!("ended by signal {signal} before the container ran"),
+    }
+}
+
+/// Whether an error says that there is a container of that name.
+fn is_taken(error: &anyhow::Error) -> bool {
+    let ours = error.downcast_ref::<longshore::Error>();
+    ours.is_some_and(|error| error.kind() == ErrorKind::AlreadyExists)
+}
+
+async fn remove_what_is_left(engine: &Engine, name: &str) {
+    if let Ok(container) = engine.find_container(name).await
+        && let Err(error) = container.delete(DeleteMode::Force).await
+    {
+        eprintln!("longshore: container {name} is left: {error}");
+    }
 }
 
 /// Starts a copy of this program that watches the container, and waits until it runs.
@@ -110,7 +138,7 @@ fn in_background(name: &str, image: &str) -> Result<u8> {
     let stdout = child.stdout.take().context("no pipe from the watching process")?;
     BufReader::new(stdout).read_line(&mut line)?;
     if line.trim() == READY {
-        println!("{name}");
+        say!("{name}");
         return Ok(0);
     }
     let mut reason = String::new();
@@ -137,22 +165,34 @@ async fn supervise(site: &Site, run: &Run, name: &str) -> Result<u8> {
     let id = ContainerId::new(name)?;
     let log = site.log(&id);
     std::fs::create_dir_all(log.parent().context("the log has no directory")?)?;
-    let container = create(&engine, run, name, &image, Io::json_lines(log)).await?;
-    if let Err(error) = container.start().await {
-        container.delete(DeleteMode::Force).await?;
-        return Err(error.into());
-    }
-    let executor: Arc<dyn Executor> = engine.executor.clone();
+    let container = match start(&engine, run, name, &image, Io::json_lines(log)).await {
+        Ok(container) => container,
+        Err(error) => {
+            if !is_taken(&error) {
+                remove_what_is_left(&engine, name).await;
+                site.remove_log(name);
+            }
+            return Err(error);
+        }
+    };
+    let exit = container.exit();
     drop((container, engine));
     say_ready()?;
-    executor.wait(&id, &ProcessId::Init).await?;
+    let status = exit.await;
     if run.rm {
         let engine = site.engine().await?;
         engine.find_container(name).await?.delete(DeleteMode::Force).await?;
         // The log goes with its container.
-        let _ = std::fs::remove_file(site.log(&id));
+        site.remove_log(name);
     }
+    status?;
     Ok(0)
+}
+
+async fn start(engine: &Engine, run: &Run, name: &str, image: &Image, io: Io) -> Result<Container> {
+    let container = create(engine, run, name, image, io).await?;
+    container.start().await?;
+    Ok(container)
 }
 
 /// Tells the first copy that all is well, and lets go of its pipes.
@@ -189,10 +229,6 @@ async fn create(engine: &Engine, run: &Run, name: &str, image: &Image, io: Io) -
         .spec(move |spec| options.apply(spec));
     if !run.command.is_empty() {
         builder = builder.args(run.command.clone());
-    }
-    let config = image.config().config().as_ref();
-    if let Some(signal) = config.and_then(|config| config.stop_signal().as_ref()) {
-        builder = builder.extension(STOP_SIGNAL, signal.clone().into());
     }
     Ok(builder.extension(COMMAND, shown(run, image).into()).create().await?)
 }

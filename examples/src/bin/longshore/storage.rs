@@ -1,7 +1,7 @@
 //! `gc`, `prune`, `system df`: what is on disk, why, and freeing it.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 
 use anyhow::{Result, bail};
 use longshore::metadata::{CollectOptions, Report, Resource};
@@ -11,6 +11,7 @@ use longshore::{Container, Engine, ErrorKind, Image, Status};
 use crate::arguments::{Gc, Prune};
 use crate::images::human;
 use crate::open::Site;
+use crate::output::say;
 
 pub(crate) async fn collect(site: &Site, collect: Gc) -> Result<u8> {
     let engine = site.engine().await?;
@@ -24,15 +25,15 @@ pub(crate) async fn collect(site: &Site, collect: Gc) -> Result<u8> {
     };
     let report = engine.collect_with(options).await?;
     for collected in &report.removed {
-        println!("{} ({})", collected.resource, human(collected.bytes));
+        say!("{} ({})", collected.resource, human(collected.bytes));
     }
     for key in &report.records {
-        println!("{key}");
+        say!("{key}");
     }
     told(&report);
     match collect.dry_run {
-        true => println!("would free {}", human(report.freed_bytes())),
-        false => println!("freed {}", human(report.freed_bytes())),
+        true => say!("would free {}", human(report.freed_bytes())),
+        false => say!("freed {}", human(report.freed_bytes())),
     }
     Ok(u8::from(!report.failed.is_empty()))
 }
@@ -55,7 +56,7 @@ async fn explain(engine: &Engine, text: &str) -> Result<u8> {
     };
     let ways = engine.explain(&resource).await?;
     for way in &ways {
-        println!("{way}");
+        say!("{way}");
     }
     if ways.is_empty() {
         eprintln!("nothing refers to {resource}: the next collection removes it, if it is here at all");
@@ -66,13 +67,18 @@ async fn explain(engine: &Engine, text: &str) -> Result<u8> {
 
 pub(crate) async fn usage(site: &Site) -> Result<u8> {
     let usage = site.engine().await?.disk_usage().await?;
-    println!(
+    say!(
         "{:<10} {:<55} {:>10} {:>10} {:>10} {:>10}",
-        "TYPE", "NAME", "BLOBS", "UNPACKED", "SHARED", "UNIQUE"
+        "TYPE",
+        "NAME",
+        "BLOBS",
+        "UNPACKED",
+        "SHARED",
+        "UNIQUE"
     );
     for (kind, shares) in [("image", &usage.images), ("container", &usage.containers)] {
         for share in shares {
-            println!(
+            say!(
                 "{kind:<10} {:<55} {:>10} {:>10} {:>10} {:>10}",
                 share.name,
                 human(share.content),
@@ -82,7 +88,7 @@ pub(crate) async fn usage(site: &Site) -> Result<u8> {
             );
         }
     }
-    println!(
+    say!(
         "\n{} of images, {} of containers; `longshore gc` would free {}",
         human(usage.image_bytes),
         human(usage.container_bytes),
@@ -101,10 +107,10 @@ pub(crate) async fn prune(site: &Site, prune: Prune) -> Result<u8> {
     };
     if !prune.force {
         for container in &stopped {
-            println!("container {}", container.id());
+            say!("container {}", container.id());
         }
         for image in &unused {
-            println!("image {}", image.name());
+            say!("image {}", image.name());
         }
         if !confirmed("Remove these, and what nothing needs any more?")? {
             return Ok(1);
@@ -113,15 +119,15 @@ pub(crate) async fn prune(site: &Site, prune: Prune) -> Result<u8> {
     for container in stopped {
         container.delete(DeleteMode::Stopped).await?;
         site.remove_log(container.id());
-        println!("{}", container.id());
+        say!("{}", container.id());
     }
     for image in unused {
         engine.remove_image(image.name()).await?;
-        println!("{}", image.name());
+        say!("{}", image.name());
     }
     let report = engine.collect().await?;
     told(&report);
-    println!("freed {}", human(report.freed_bytes()));
+    say!("freed {}", human(report.freed_bytes()));
     Ok(0)
 }
 
@@ -155,8 +161,7 @@ fn confirmed(question: &str) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
         bail!("nobody is here to ask; -f removes without asking");
     }
-    print!("{question} [y/N] ");
-    std::io::stdout().flush()?;
+    crate::output::write(format_args!("{question} [y/N] "));
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

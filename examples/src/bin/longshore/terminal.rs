@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result};
 use longshore::runtime::{ContainerId, Executor, KillScope, Terminal};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub(crate) fn is_terminal() -> bool {
     std::io::stdin().is_terminal()
@@ -83,27 +83,41 @@ fn copy(mut from: impl Read, mut to: impl Write) {
     }
 }
 
-/// Hands the signals that ask this program to end on to the container.
-pub(crate) fn forward_signals(executor: Arc<dyn Executor>, id: ContainerId) -> tokio::task::JoinHandle<()> {
-    tokio::spawn(async move {
+/// The signals that ask this program to end.
+pub(crate) struct Signals(tokio::sync::Mutex<Vec<(SignalKind, Signal)>>);
+
+impl Signals {
+    /// From now on they do not end it.
+    pub(crate) fn listen() -> Result<Self> {
         let kinds = [
             SignalKind::interrupt(),
             SignalKind::terminate(),
             SignalKind::hangup(),
             SignalKind::quit(),
         ];
-        let Ok(mut signals) = kinds
-            .iter()
-            .map(|kind| signal(*kind))
+        let signals = kinds.iter().map(|kind| Ok((*kind, signal(*kind)?)));
+        let signals = signals
             .collect::<std::io::Result<Vec<_>>>()
-        else {
-            return;
-        };
-        loop {
-            let waiting = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
-            let (_, index, _) = futures::future::select_all(waiting).await;
-            // A container that has just ended needs no signal.
-            let _ = executor.kill(&id, kinds[index].as_raw_value(), KillScope::Init).await;
-        }
-    })
+            .context("listening for signals")?;
+        Ok(Self(tokio::sync::Mutex::new(signals)))
+    }
+
+    /// The number of the next one.
+    pub(crate) async fn next(&self) -> i32 {
+        let mut signals = self.0.lock().await;
+        let waiting = signals.iter_mut().map(|(_, signal)| Box::pin(signal.recv()));
+        let (_, index, _) = futures::future::select_all(waiting).await;
+        signals[index].0.as_raw_value()
+    }
+
+    /// Hands them on to the container.
+    pub(crate) fn forward(self, executor: Arc<dyn Executor>, id: ContainerId) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(async move {
+            loop {
+                let signal = self.next().await;
+                // A container that has just ended needs no signal.
+                let _ = executor.kill(&id, signal, KillScope::Init).await;
+            }
+        })
+    }
 }
