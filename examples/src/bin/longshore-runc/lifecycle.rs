@@ -101,7 +101,7 @@ fn log_filter(global: &Global, spec: &Spec) {
     let Ok(filter) = seccomp::compile(profile, native) else {
         return;
     };
-    for name in &filter.unknown {
+    for name in filter.unknown.iter() {
         global.log.debug(|| format!("unknown seccomp syscall {name:?} ignored"));
     }
     global.log.debug(|| format!("seccomp filter flags: {}", filter.flags));
