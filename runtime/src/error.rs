@@ -93,6 +93,12 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A checkpoint could not be made or restored.
+    #[error("{reason}")]
+    Criu {
+        /// What CRIU says, and where its log is.
+        reason: String,
+    },
     /// The operating system refused something outside the container.
     #[error("{action}")]
     Io {
@@ -138,6 +144,7 @@ impl Error {
             Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::Step { .. } | Self::Hook { .. } => ErrorKind::Start,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::Criu { .. } => ErrorKind::Io,
             Self::Cgroup { source, .. } | Self::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
                     ErrorKind::PermissionDenied

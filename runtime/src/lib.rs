@@ -47,6 +47,7 @@
 
 #![deny(unsafe_code)]
 
+mod checkpoint;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
@@ -62,6 +63,7 @@ mod stats;
 pub mod cgroup;
 pub mod seccomp;
 
+pub use checkpoint::{CheckpointKind, CheckpointRequest, CriuCgroups, CriuFlags, CriuOptions, RestoreRequest};
 pub use error::{Error, ErrorKind, Result};
 pub use executor::{
     CreateRequest, DeleteMode, ExecRequest, Executor, ExitStatus, Keyring, KillScope, Lifetime, ProcessId, Reaper,

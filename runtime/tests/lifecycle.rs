@@ -132,3 +132,26 @@ async fn a_damaged_container_does_not_hide_the_others() {
         other.delete(id, DeleteMode::Force).await.expect("deleted");
     }
 }
+
+#[tokio::test]
+async fn a_stream_that_is_null_is_the_containers_own_null() {
+    let Some(place) = place() else { return };
+    let id = new_id();
+    let script = "stat -L -c '%d %t:%T' /proc/self/fd/0 /proc/self/fd/1 /dev/null /dev/zero >/out";
+    let request = place.request(
+        &id,
+        &spec(&["sh", "-c", &format!("sh -c \"{script}\" >/dev/null")]),
+        Io::null(),
+    );
+    place.executor.create(request).await.expect("created");
+    place.executor.start(&id).await.expect("started");
+    assert_eq!(
+        place.executor.wait(&id, &ProcessId::Init).await.expect("it ends").code,
+        0
+    );
+    let out = std::fs::read_to_string(place.dir.path().join("rootfs/out")).expect("it was written");
+    let lines: Vec<_> = out.lines().collect();
+    assert_eq!(lines[0], lines[2], "stdin is on the container's own filesystem");
+    assert_ne!(lines[2], lines[3]);
+    place.executor.delete(&id, DeleteMode::Stopped).await.expect("deleted");
+}

@@ -303,7 +303,15 @@ impl Child<'_> {
 
     fn stdio(&mut self) -> Result<(), Failure> {
         for (number, slot) in [Slot::STDIN, Slot::STDOUT, Slot::STDERR].into_iter().enumerate() {
-            let fd = self.slots.take(slot).ok_or(Errno::BADF).at(Call::Protocol)?;
+            let mut fd = self.slots.take(slot).ok_or(Errno::BADF).at(Call::Protocol)?;
+            if let Some(own) = self
+                .slots
+                .get(Slot::ROOT)
+                .ok()
+                .and_then(|root| rootfs::own_null(root, &fd))
+            {
+                fd = own;
+            }
             // SAFETY: 0 to 2 are the host's, copied; no slot is below 3.
             unsafe { duplicate_onto(std::os::fd::AsRawFd::as_raw_fd(&fd), number as RawFd) }.at(Call::Duplicate)?;
         }

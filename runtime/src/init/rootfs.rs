@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use longshore_linux::{AttrChange, MountAttr, mount_setattr};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Uid, fstatfs, openat, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Uid, fstat, fstatfs, makedev, openat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
@@ -166,4 +166,24 @@ pub(super) fn open_terminal(root: impl AsFd, rows: u16, columns: u16, uid: u32) 
         tcsetwinsize(&master, size).at(Call::Terminal)?;
     }
     Ok((master, slave))
+}
+
+/// The container's own null device in the place of the host's: that one is a way to a mount of the host, and CRIU can't save it. None
+/// for another stream, and in a container without one.
+pub(super) fn own_null(root: BorrowedFd<'_>, stream: impl AsFd) -> Option<OwnedFd> {
+    let is_null = |fd: BorrowedFd<'_>| {
+        fstat(fd).is_ok_and(|stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == makedev(1, 3)
+        })
+    };
+    if !is_null(stream.as_fd()) {
+        return None;
+    }
+    let path = c"dev/null";
+    let found = open_in_root(root, path, OFlags::PATH | OFlags::NOFOLLOW).ok()?;
+    if !is_null(found.as_fd()) {
+        return None;
+    }
+    let opened = open_in_root(root, path, OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NOCTTY).ok()?;
+    is_null(opened.as_fd()).then_some(opened)
 }

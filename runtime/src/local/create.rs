@@ -23,6 +23,12 @@ pub(super) struct Pending {
 }
 
 impl Pending {
+    pub(super) fn new(container: &Arc<Container>) -> Self {
+        Self {
+            container: Some(Arc::clone(container)),
+        }
+    }
+
     /// The container is the caller's.
     pub(super) fn commit(mut self) -> Arc<Container> {
         self.container
@@ -49,13 +55,18 @@ impl Drop for Pending {
 /// What a create that fails has to take back: groups first, then the directory that says that there may be groups.
 #[derive(Debug)]
 #[must_use = "dropped, it removes what was made"]
-struct Made {
+pub(super) struct Made {
     dir: Option<StateDir>,
     cgroup: Option<Cgroup>,
 }
 
 impl Made {
-    fn keep(mut self) -> (StateDir, Cgroup) {
+    pub(super) fn parts(&self) -> (&StateDir, &Cgroup) {
+        let kept = "only keep takes them, and it takes the value";
+        (self.dir.as_ref().expect(kept), self.cgroup.as_ref().expect(kept))
+    }
+
+    pub(super) fn keep(mut self) -> (StateDir, Cgroup) {
         let kept = "only keep takes them, and it takes the value";
         (self.dir.take().expect(kept), self.cgroup.take().expect(kept))
     }
@@ -95,12 +106,7 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
     options.keyring = keyring.name(id.as_str());
     let program = Arc::new(plan(&spec, &shared.facts, &options)?);
     tell(&id, program.warnings());
-    let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
-    let mut limits = Limits::compile(resources, shared.cgroups.host())?;
-    let mut mounts = spec.mounts().iter().flatten();
-    if mounts.any(|mount| mount.typ().as_deref().is_some_and(|typ| typ == "cgroup")) {
-        limits = limits.everywhere();
-    }
+    let limits = limits(shared, &spec)?;
 
     let made = claim(shared, &id, &spec, &limits, lifetime)?;
     let (dir, cgroup) = (
@@ -151,9 +157,7 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
     let init = Watched::new(session.pid(), Some(session.into_pidfd()), drained.map(Drained::wait));
     let (dir, cgroup) = made.keep();
     let container = Arc::new(Container::new(id, dir, record, init, cgroup));
-    let pending = Pending {
-        container: Some(Arc::clone(&container)),
-    };
+    let pending = Pending::new(&container);
     if reaper == Reaper::Executor {
         container.watch(shared.reactor.as_ref())?;
     }
@@ -167,8 +171,23 @@ pub(super) fn tell(id: &ContainerId, warnings: &[String]) {
     }
 }
 
+/// The limits of a container. One that sees cgroups is in every hierarchy, or it would see the groups of others there.
+pub(super) fn limits(shared: &Shared, spec: &Spec) -> Result<Limits> {
+    let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
+    let limits = Limits::compile(resources, shared.cgroups.host())?;
+    let mut mounts = spec.mounts().iter().flatten();
+    let sees_groups = mounts.any(|mount| mount.typ().as_deref().is_some_and(|typ| typ == "cgroup"));
+    Ok(if sees_groups { limits.everywhere() } else { limits })
+}
+
 /// Takes the id and makes the groups.
-fn claim(shared: &Shared, id: &ContainerId, spec: &Spec, limits: &Limits, lifetime: Lifetime) -> Result<Made> {
+pub(super) fn claim(
+    shared: &Shared,
+    id: &ContainerId,
+    spec: &Spec,
+    limits: &Limits,
+    lifetime: Lifetime,
+) -> Result<Made> {
     let cgroups_path = spec.linux().as_ref().and_then(|l| l.cgroups_path().clone());
     let dir = StateDir::new(&shared.root, id);
     dir.claim(&Claim {

@@ -1,7 +1,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use longshore_linux::send_signal;
+use longshore_linux::{Namespaces, send_signal};
 
 use super::Shared;
 use super::container::Container;
@@ -65,6 +65,7 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
     options.filters = shared.filters.clone();
     options.descriptors = descriptors.len();
     options.keyring = container.record.keyring.name(container.id.as_str());
+    options.also = time_namespace(container);
     let program = Arc::new(plan_exec(&container.record.spec, &process, &shared.facts, &options)?);
     tell(&container.id, program.warnings());
 
@@ -117,6 +118,16 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
         reactor.watch(watched, move |exit| process.ended(exit))?;
     }
     Ok(pending)
+}
+
+/// CRIU restores into a time namespace, of which the spec says nothing: what is added must be in it as well to be saved again.
+fn time_namespace(container: &Container) -> Namespaces {
+    let time_of = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/time")).ok();
+    let differs = match (time_of("self"), time_of(&container.init.pid.to_string())) {
+        (Some(own), Some(theirs)) => own != theirs,
+        _ => false,
+    };
+    if differs { Namespaces::TIME } else { Namespaces::empty() }
 }
 
 fn init_pidfd(container: &Container) -> Result<OwnedFd> {

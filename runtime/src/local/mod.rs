@@ -1,5 +1,6 @@
 //! The executor of this machine: containers made by the kernel, known by a state directory.
 
+mod checkpoint;
 mod container;
 mod create;
 mod exec;
@@ -28,8 +29,8 @@ use crate::init::report::Message;
 use crate::plan::{HostFacts, PlanOptions, plan};
 use crate::seccomp::FilterCache;
 use crate::{
-    ContainerId, CreateRequest, DeleteMode, Error, ExecRequest, Executor, ExitStatus, KillScope, ProcessId, Result,
-    State, Stats, Status,
+    CheckpointRequest, ContainerId, CreateRequest, DeleteMode, Error, ExecRequest, Executor, ExitStatus, KillScope,
+    ProcessId, RestoreRequest, Result, State, Stats, Status,
 };
 use container::Container;
 use reactor::Reactor;
@@ -132,6 +133,30 @@ impl LinuxExecutor {
         container
             .cgroup()
             .watch_oom(init.map_err(io_error("duplicate a pidfd"))?)
+    }
+
+    /// Saves a running container by CRIU, an own program (criu(8)); it has ended then, unless the request says otherwise, and is still to be
+    /// deleted.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) unless it runs; [`Io`](crate::ErrorKind::Io) with CRIU's words, or if it is not there.
+    pub async fn checkpoint(&self, id: &ContainerId, request: CheckpointRequest) -> Result<()> {
+        self.take_turn(id, move |shared, container| {
+            checkpoint::dump(shared, container, request)
+        })
+        .await
+    }
+
+    /// Makes a container out of a checkpoint; it runs then. Nothing of what it takes is left in the host's table of mounts.
+    ///
+    /// # Errors
+    /// As of a [`create`](Executor::create); [`Io`](crate::ErrorKind::Io) with CRIU's words.
+    pub async fn restore(&self, request: RestoreRequest) -> Result<State> {
+        let id = request.id.clone();
+        let pending = self.block(move |shared| checkpoint::restore(shared, request)).await?;
+        let container = pending.commit();
+        self.shared.containers().insert(id, Arc::clone(&container));
+        Ok(container.state())
     }
 
     /// Runs blocking work where it may block.

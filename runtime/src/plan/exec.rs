@@ -48,7 +48,8 @@ impl Builder<'_> {
     /// The namespaces of the container that are not the host's.
     fn all_namespaces(&self) -> Namespaces {
         let joined = self.namespaces.joined.iter();
-        joined.fold(self.namespaces.new, |all, (_, kind, _)| all | *kind)
+        let all = joined.fold(self.namespaces.new, |all, (_, kind, _)| all | *kind);
+        all | self.options.also
     }
 
     /// The same, still as who it was.

@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use longshore_linux::Namespaces;
+
 use crate::host::read_proc;
 use crate::seccomp::FilterCache;
 use crate::{Error, Result, cgroup};
@@ -109,6 +111,8 @@ pub struct PlanOptions {
     pub keyring: Option<String>,
     /// Filters that were compiled before.
     pub filters: FilterCache,
+    /// Namespaces of a container that is entered, besides those that its spec tells of.
+    pub(crate) also: Namespaces,
 }
 
 impl PlanOptions {
@@ -121,6 +125,7 @@ impl PlanOptions {
             descriptors: 0,
             keyring: None,
             filters: FilterCache::new(),
+            also: Namespaces::empty(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::args::{Arguments, Arity, Flag, Order, Takes};
 use crate::failure::Outcome;
 use crate::global::Global;
-use crate::{bundle, exec, lifecycle, query, resources};
+use crate::{bundle, checkpoint, exec, lifecycle, query, resources};
 
 /// A command.
 #[derive(Debug)]
@@ -78,6 +78,37 @@ const PRESERVE_FDS: Flag = value(
     ' ',
     "how many further descriptors the process gets, from 3 on",
 );
+const NO_SUBREAPER: Flag = switch(
+    "no-subreaper",
+    ' ',
+    "leave processes that lose their parent to the host's reaper instead of adopting them",
+);
+const IMAGES: Flag = value(
+    "image-path",
+    ' ',
+    "directory of CRIU's image files (default: \"checkpoint\")",
+);
+const WORK: Flag = value(
+    "work-path",
+    ' ',
+    "directory of CRIU's log and statistics (default: that of the images)",
+);
+const TCP_ESTABLISHED: Flag = switch("tcp-established", ' ', "keep established TCP connections");
+const EXTERNAL_SOCKETS: Flag = switch("ext-unix-sk", ' ', "allow Unix sockets with an end outside");
+const SHELL_JOB: Flag = switch("shell-job", ' ', "allow a session whose leader is outside");
+const LAZY_PAGES: Flag = switch("lazy-pages", ' ', "move pages of memory only when they are asked for");
+const FILE_LOCKS: Flag = switch("file-locks", ' ', "keep file locks");
+const AUTO_DEDUP: Flag = switch("auto-dedup", ' ', "drop pages that a later image has newer");
+const CGROUPS_MODE: Flag = value(
+    "manage-cgroups-mode",
+    ' ',
+    "how CRIU treats cgroups: 'soft', 'full', 'strict' or 'ignore' (default: \"soft\")",
+);
+const EMPTY_NAMESPACE: Flag = values(
+    "empty-ns",
+    ' ',
+    "make this namespace without what was in it: 'network', which it always is",
+);
 const FORMAT: Flag = value("format", 'f', "'table' or 'json' (default: \"table\")");
 
 const CREATE_FLAGS: &[Flag] = &[
@@ -96,11 +127,7 @@ const RUN_FLAGS: &[Flag] = &[
     DETACH,
     switch("keep", ' ', "keep the container after its end"),
     PID_FILE,
-    switch(
-        "no-subreaper",
-        ' ',
-        "leave processes that lose their parent to the host's reaper instead of adopting them",
-    ),
+    NO_SUBREAPER,
     NO_PIVOT,
     NO_NEW_KEYRING,
     PRESERVE_FDS,
@@ -174,11 +201,73 @@ pub(crate) const UPDATE_FLAGS: &[Flag] = &[
     ),
 ];
 
+pub(crate) const CHECKPOINT_FLAGS: &[Flag] = &[
+    IMAGES,
+    WORK,
+    value(
+        "parent-path",
+        ' ',
+        "images of an earlier checkpoint, relative to this one's, that have what has not changed",
+    ),
+    switch("leave-running", ' ', "let the container go on"),
+    TCP_ESTABLISHED,
+    switch(
+        "tcp-skip-in-flight",
+        ' ',
+        "leave out TCP connections that are not accepted yet",
+    ),
+    switch("link-remap", ' ', "give names to files that have none any more"),
+    EXTERNAL_SOCKETS,
+    SHELL_JOB,
+    LAZY_PAGES,
+    value(
+        "status-fd",
+        ' ',
+        "descriptor that gets a zero byte when pages can be asked for",
+    ),
+    value("page-server", ' ', "server that takes the pages, ADDRESS:PORT"),
+    FILE_LOCKS,
+    switch("pre-dump", ' ', "save the memory only, and let the container go on"),
+    CGROUPS_MODE,
+    EMPTY_NAMESPACE,
+    AUTO_DEDUP,
+];
+const RESTORE_FLAGS: &[Flag] = &[
+    CONSOLE_SOCKET,
+    IMAGES,
+    WORK,
+    TCP_ESTABLISHED,
+    EXTERNAL_SOCKETS,
+    SHELL_JOB,
+    FILE_LOCKS,
+    CGROUPS_MODE,
+    BUNDLE,
+    DETACH,
+    PID_FILE,
+    NO_SUBREAPER,
+    NO_PIVOT,
+    EMPTY_NAMESPACE,
+    AUTO_DEDUP,
+    LAZY_PAGES,
+    value("lsm-profile", ' ', "another LSM profile for the processes, TYPE:NAME"),
+    value("lsm-mount-context", ' ', "another SELinux context for the mounts"),
+];
+
 const ID: &str = "<container-id>";
 const ONE: Arity = Arity::Exactly(1);
 
 /// All commands, in the order of the help.
 pub(crate) const COMMANDS: &[Command] = &[
+    Command {
+        name: "checkpoint",
+        about: "save a running container to disk",
+        usage: ID,
+        details: "CRIU, a program of its own, saves its processes; the container is deleted, unless it is to go on.",
+        flags: CHECKPOINT_FLAGS,
+        order: Order::Anywhere,
+        arity: ONE,
+        run: checkpoint::checkpoint,
+    },
     Command {
         name: "create",
         about: "create a container",
@@ -289,6 +378,16 @@ pub(crate) const COMMANDS: &[Command] = &[
         order: Order::BeforeArguments,
         arity: Arity::AtLeast(1),
         run: query::ps,
+    },
+    Command {
+        name: "restore",
+        about: "make a container out of a checkpoint",
+        usage: ID,
+        details: "The bundle is that of the container that was saved.",
+        flags: RESTORE_FLAGS,
+        order: Order::Anywhere,
+        arity: ONE,
+        run: checkpoint::restore,
     },
     Command {
         name: "resume",

@@ -50,6 +50,13 @@ fn preserved_count(arguments: &Arguments) -> anyhow::Result<RawFd> {
     number.with_context(|| format!("--preserve-fds takes a number up to {MOST}, not \"{count}\""))
 }
 
+/// A descriptor that a flag names by its number.
+pub(crate) fn numbered(number: &str) -> anyhow::Result<OwnedFd> {
+    let number: RawFd = number.parse().context("it is not a number")?;
+    let given = duplicate_all(number..number.saturating_add(1))?;
+    given.into_iter().next().context("it is not a descriptor")
+}
+
 /// This program's own descriptors of these numbers. All are looked for before the first is duplicated: duplicates take free numbers.
 fn duplicate_all(numbers: Range<RawFd>) -> anyhow::Result<Vec<OwnedFd>> {
     if numbers.is_empty() {

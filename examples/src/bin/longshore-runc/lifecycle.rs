@@ -53,9 +53,8 @@ fn bring_up(global: &Global, arguments: &Arguments, mode: Mode) -> Outcome {
         Mode::Run(presence) => presence,
     };
     let mut connection = Connection::new(arguments, presence)?;
-    if mode == Mode::Run(Presence::Foreground) && !arguments.is_on("no-subreaper") {
-        let own = rustix::process::getpid();
-        rustix::process::set_child_subreaper(Some(own)).context("become the reaper of orphans")?;
+    if let Mode::Run(presence) = mode {
+        become_reaper(arguments, presence)?;
     }
     let process = spec
         .process_mut()
@@ -156,8 +155,17 @@ impl FollowThrough {
     }
 }
 
+/// A command that stays adopts what the container leaves behind, unless it is told not to.
+pub(crate) fn become_reaper(arguments: &Arguments, presence: Presence) -> anyhow::Result<()> {
+    if presence == Presence::Foreground && !arguments.is_on("no-subreaper") {
+        let own = rustix::process::getpid();
+        rustix::process::set_child_subreaper(Some(own)).context("become the reaper of orphans")?;
+    }
+    Ok(())
+}
+
 /// Removes a container that the command made. Its failure is worth a line, not the exit code.
-async fn clean_up(global: &Global, executor: &LinuxExecutor, id: &ContainerId) {
+pub(crate) async fn clean_up(global: &Global, executor: &LinuxExecutor, id: &ContainerId) {
     match executor.delete(id, DeleteMode::Force).await {
         // A hook that failed has ended its life already.
         Ok(()) | Err(RuntimeError::NotFound(_)) => {}

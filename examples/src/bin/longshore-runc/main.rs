@@ -12,6 +12,7 @@ mod args;
 mod attend;
 mod bundle;
 mod capabilities;
+mod checkpoint;
 mod commands;
 mod console;
 mod events;
