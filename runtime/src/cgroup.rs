@@ -21,8 +21,11 @@
 //! # Without root
 //! Where groups can't be made and no limit is asked for, there is none: [`Cgroup::is_none`]. A limit that can't be set is an error that names its field.
 //!
+//! # systemd
+//! With the feature `systemd`, a [`Driver`] has systemd make the groups: a scope for each container, in the slice that `linux.cgroupsPath`
+//! (`slice:prefix:name`) names, with the limits and the annotations `org.systemd.property.*` as its properties.
+//!
 //! # Limitations
-//! No systemd driver yet: a `cgroupsPath` of the form `slice:prefix:name` is [`Unsupported`](crate::ErrorKind::Unsupported).
 //! All calls block for as long as the kernel takes; in async code they belong on a blocking thread.
 
 mod control;
@@ -34,10 +37,12 @@ mod manager;
 mod oom;
 mod path;
 mod stats;
+#[cfg(feature = "systemd")]
+pub(crate) mod systemd;
 
 pub use control::{Cgroup, Entry, SubGroup};
 pub use host::{Host, Mode};
 pub use limits::Limits;
 pub use manager::Manager;
 pub use oom::{OomNews, OomWatch};
-pub use path::{Location, Place};
+pub use path::{Driver, Instance, Location, Place, Unit};

@@ -229,6 +229,12 @@ impl Builder<'_> {
     }
 }
 
+/// v1's shares as v2's weight.
+#[cfg(feature = "systemd")]
+pub(super) fn cpu_weight(shares: u64) -> u64 {
+    cpu::weight(shares)
+}
+
 fn invalid(field: &str, reason: impl Into<String>) -> Error {
     Error::InvalidSpec {
         field: field.to_owned(),

@@ -13,7 +13,7 @@ use super::control::{Cgroup, Member};
 use super::group::Group;
 use super::host::{Home, Host, Kind};
 use super::limits::Limits;
-use super::path::{Location, PARENT, Place, Wanted};
+use super::path::{Claim, Driver, Location, PARENT, Place, Wanted};
 use crate::{ContainerId, Error, Result};
 
 /// Hierarchies of v1 in which every container has a group; `freezer` only where no v2 tree does its work.
@@ -26,6 +26,7 @@ const WALKS: usize = 100;
 #[derive(Debug)]
 pub struct Manager {
     host: Host,
+    driver: Driver,
     /// The hierarchies' directories, in the order of the host's list.
     roots: Vec<Arc<Group>>,
 }
@@ -43,7 +44,8 @@ impl Manager {
                 .map(|root| roots.push(Arc::new(root)))
                 .is_ok()
         });
-        Ok(Self { host, roots })
+        let driver = Driver::default();
+        Ok(Self { host, driver, roots })
     }
 
     /// The same machine as if it had no v2 tree.
@@ -54,6 +56,17 @@ impl Manager {
         self.roots.retain(|_| *keep.next().unwrap_or(&false));
         self.host.hierarchies.retain(|h| !h.is_v2());
         self
+    }
+
+    /// Who makes groups.
+    pub fn driver(&self) -> Driver {
+        self.driver
+    }
+
+    /// The same machine, where another one makes groups.
+    #[cfg(feature = "systemd")]
+    pub(crate) fn set_driver(&mut self, driver: Driver) {
+        self.driver = driver;
     }
 
     /// What was found.
@@ -146,7 +159,10 @@ impl Manager {
         cgroup: &Cgroup,
         limits: &Limits,
     ) -> Result<Option<Cgroup>> {
-        let wanted = Wanted::new(id, path)?;
+        let wanted = match &cgroup.location.unit {
+            Some(unit) => Wanted::Unit(unit.group.clone()),
+            None => Wanted::new(id, path)?,
+        };
         let asked = limits.controllers(Home::V1);
         let mut location = cgroup.location.clone();
         for (at, hierarchy) in self.host.hierarchies.iter().enumerate() {
@@ -156,7 +172,7 @@ impl Manager {
                 continue;
             }
             let path = wanted.within(hierarchy)?;
-            self.make(at, &path, matches!(wanted, Wanted::Ours(_)), limits)?;
+            self.make(at, &path, wanted.claim(), limits)?;
             location.places.push(Place {
                 mount: hierarchy.mount_point.clone(),
                 path,
@@ -168,7 +184,7 @@ impl Manager {
         self.open(&location).map(Some)
     }
 
-    fn make_all(&self, wanted: &Wanted, limits: &Limits, cgroup: &mut Cgroup) -> Result<()> {
+    pub(super) fn make_all(&self, wanted: &Wanted, limits: &Limits, cgroup: &mut Cgroup) -> Result<()> {
         let asked = limits.controllers(Home::V1);
         for (at, hierarchy) in self.host.hierarchies.iter().enumerate() {
             if !limits.everywhere && !self.wants(&hierarchy.kind, &asked) {
@@ -176,13 +192,13 @@ impl Manager {
                 continue;
             }
             let mut path = wanted.within(hierarchy)?;
-            let mut made = self.make(at, &path, matches!(wanted, Wanted::Ours(_)), limits);
+            let mut made = self.make(at, &path, wanted.claim(), limits);
             if let (Err(Error::Cgroup { source, .. }), Wanted::Ours(ours)) = (&made, wanted)
                 && is_refusal(source)
                 && let Ok(beside) = Wanted::Relative(ours.clone()).within(hierarchy)
             {
                 // An ordinary user may have been given the part of the tree that it runs in.
-                let second = self.make(at, &beside, true, limits);
+                let second = self.make(at, &beside, Claim::Ours, limits);
                 if second.is_ok() {
                     (path, made) = (beside, second);
                 }
@@ -293,9 +309,9 @@ impl Manager {
     }
 
     /// Makes a group and those above it that are missing.
-    fn make(&self, at: usize, path: &Path, ours: bool, limits: &Limits) -> Result<Vec<Arc<Group>>> {
+    fn make(&self, at: usize, path: &Path, claim: Claim, limits: &Limits) -> Result<Vec<Arc<Group>>> {
         for _ in 0..WALKS {
-            if let Some(chain) = self.walk(at, path, ours, limits)? {
+            if let Some(chain) = self.walk(at, path, claim, limits)? {
                 return Ok(chain);
             }
         }
@@ -308,7 +324,7 @@ impl Manager {
     }
 
     /// One try; `None` if a group of the path vanished on the way.
-    fn walk(&self, at: usize, path: &Path, ours: bool, limits: &Limits) -> Result<Option<Vec<Arc<Group>>>> {
+    fn walk(&self, at: usize, path: &Path, claim: Claim, limits: &Limits) -> Result<Option<Vec<Arc<Group>>>> {
         let hierarchy = &self.host.hierarchies[at];
         let mut chain = vec![Arc::clone(&self.roots[at])];
         let mut names = path.iter().peekable();
@@ -336,7 +352,7 @@ impl Manager {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
                 made => made.map_err(fault)?,
             };
-            if last && !fresh && ours && group.unmake(name).is_ok() {
+            if last && !fresh && claim == Claim::Ours && group.unmake(name).is_ok() {
                 // What a killed program left behind; its limits must not outlive it.
                 fresh = group.make(name).map_err(fault)?;
             }
@@ -346,7 +362,7 @@ impl Manager {
             if last && !fresh && next.freezes(&hierarchy.kind)? {
                 return Err(frozen(&whole));
             }
-            if last && !fresh && !next.is_unused()? {
+            if last && !fresh && claim != Claim::Given && !next.is_unused()? {
                 // Somebody else's, which this user could not have joined in any case: as if it could not be made.
                 rustix::fs::access(whole.join("cgroup.procs"), rustix::fs::Access::WRITE_OK)
                     .map_err(|errno| fault(errno.into()))?;

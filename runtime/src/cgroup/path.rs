@@ -15,6 +15,44 @@ const FIELD: &str = "linux.cgroupsPath";
 pub struct Location {
     /// One place for each hierarchy; none if the container has no group.
     pub places: Vec<Place>,
+    /// The unit, if systemd made the groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
+}
+
+/// A unit of systemd: a scope or a slice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unit {
+    /// `longshore-demo.scope`.
+    pub name: String,
+    /// The slice that it is in: `system.slice`.
+    pub slice: String,
+    /// Whose systemd has it.
+    pub instance: Instance,
+    /// Its group, relative to a hierarchy's root.
+    pub group: PathBuf,
+}
+
+/// Who makes groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Driver {
+    /// This program, in the cgroup filesystem.
+    #[default]
+    Cgroupfs,
+    /// systemd, asked over its bus: `linux.cgroupsPath` is `slice:prefix:name`.
+    Systemd(Instance),
+}
+
+/// Whose units a systemd manages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Instance {
+    /// The machine's.
+    System,
+    /// The user's who runs this program.
+    User,
 }
 
 /// A group in one hierarchy.
@@ -35,6 +73,19 @@ pub(super) enum Wanted {
     Absolute(PathBuf),
     /// Beneath the group of this process.
     Relative(PathBuf),
+    /// What systemd has made, with a process in it.
+    Unit(PathBuf),
+}
+
+/// What is made of a group that is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// It is made anew: nobody else makes groups of this name.
+    Ours,
+    /// It is used if it is empty.
+    Free,
+    /// It is the container's, and so are the processes in it.
+    Given,
 }
 
 impl Wanted {
@@ -56,7 +107,7 @@ impl Wanted {
             return Err(Error::Unsupported {
                 field: FIELD.into(),
                 reason: format!(
-                    "'{}' asks for systemd's cgroup driver; give a path instead",
+                    "'{}' asks for systemd's cgroup driver, which is not in use; choose it, or give a path instead",
                     asked.display()
                 ),
             });
@@ -80,10 +131,19 @@ impl Wanted {
         })
     }
 
+    /// What is made of a group that is there already.
+    pub(super) fn claim(&self) -> Claim {
+        match self {
+            Self::Ours(_) => Claim::Ours,
+            Self::Absolute(_) | Self::Relative(_) => Claim::Free,
+            Self::Unit(_) => Claim::Given,
+        }
+    }
+
     /// The group's path relative to a hierarchy's mount point.
     pub(super) fn within(&self, hierarchy: &Hierarchy) -> Result<PathBuf> {
         let path = match self {
-            Self::Ours(path) | Self::Absolute(path) => return Ok(path.clone()),
+            Self::Ours(path) | Self::Absolute(path) | Self::Unit(path) => return Ok(path.clone()),
             Self::Relative(path) => path,
         };
         let own = hierarchy.own.as_deref().ok_or_else(|| Error::InvalidSpec {

@@ -10,6 +10,8 @@ mod spawner;
 pub(crate) use agent::{Agent, Answer, Listener};
 pub(crate) use inputs::Inputs;
 pub(crate) use session::{Meeting, Session, receive, step_error, wait_and_reap, wait_for_end};
+#[cfg(feature = "systemd")]
+pub(crate) use spawner::Placeholder;
 pub(crate) use spawner::{Spawned, Spawner};
 
 use rustix::fs::{Mode, OFlags};

@@ -135,3 +135,39 @@ fn refused(program: &Program, options: &CloneOptions<'_>, errno: Errno) -> Error
     };
     io_error(action)(errno)
 }
+
+/// A process that does nothing and dies with the value, or with the thread that made it: systemd makes a scope only for one that is there.
+#[cfg(feature = "systemd")]
+#[derive(Debug)]
+#[must_use = "dropped, it ends the process"]
+pub(crate) struct Placeholder {
+    pidfd: OwnedFd,
+    pub(crate) pid: u32,
+}
+
+#[cfg(feature = "systemd")]
+impl Placeholder {
+    #[allow(unsafe_code)]
+    pub(crate) fn new() -> Result<Self> {
+        let before = set_signal_mask(SignalMask::ALL).map_err(io_error("block signals"))?;
+        // SAFETY: the child goes straight into code that is made for it and never returns.
+        let cloned = match unsafe { clone3(CloneOptions::default()) } {
+            Ok(Cloned::Child) => init::wait_to_be_killed(),
+            Ok(Cloned::Parent { pid, pidfd }) => Ok(Self {
+                pidfd,
+                pid: pid.as_raw_nonzero().get().unsigned_abs(),
+            }),
+            Err(errno) => Err(errno),
+        };
+        let _ = set_signal_mask(before);
+        cloned.map_err(io_error("clone a process for systemd to make a scope for"))
+    }
+}
+
+#[cfg(feature = "systemd")]
+impl Drop for Placeholder {
+    fn drop(&mut self) {
+        let _ = longshore_linux::send_signal(&self.pidfd, 9);
+        super::wait_and_reap(&self.pidfd);
+    }
+}

@@ -431,6 +431,17 @@ pub(crate) unsafe fn hold(socket: RawFd) -> ! {
     exit_now(0)
 }
 
+/// Waits to be killed, by its parent or with it.
+#[cfg(feature = "systemd")]
+pub(crate) fn wait_to_be_killed() -> ! {
+    if set_parent_death_signal(9).is_err() {
+        exit_now(1);
+    }
+    loop {
+        rustix::event::pause();
+    }
+}
+
 /// Moves the caller into the cgroups whose tasks files the host has put after the program's slots. A caller that does so for itself
 /// does not wait for the other CPUs, as one who moves another does.
 fn join_cgroups(slots: &mut [RawFd], first: u16) -> Result<(), Errno> {

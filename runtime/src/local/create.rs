@@ -8,7 +8,7 @@ use super::container::Container;
 use super::process::Watched;
 use super::record::{Claim, ProcessName, Record, StateDir};
 use super::{Shared, hooks, start_socket};
-use crate::cgroup::{Cgroup, Limits};
+use crate::cgroup::{Cgroup, Limits, Unit};
 use crate::host::{Inputs, Meeting, Session, io_error, wait_and_reap};
 use crate::io::Streams;
 use crate::plan::op::Slot;
@@ -53,17 +53,49 @@ impl Drop for Pending {
 }
 
 /// What a create that fails has to take back: groups first, then the directory that says that there may be groups.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[must_use = "dropped, it removes what was made"]
 pub(super) struct Made {
     dir: Option<StateDir>,
     cgroup: Option<Cgroup>,
+    /// What keeps a scope alive until the container is in it.
+    #[cfg(feature = "systemd")]
+    placeholder: Option<crate::host::Placeholder>,
 }
 
 impl Made {
     pub(super) fn parts(&self) -> (&StateDir, &Cgroup) {
         let kept = "only keep takes them, and it takes the value";
         (self.dir.as_ref().expect(kept), self.cgroup.as_ref().expect(kept))
+    }
+
+    #[cfg(feature = "systemd")]
+    fn start_unit(
+        &mut self,
+        shared: &Shared,
+        id: &ContainerId,
+        spec: &Spec,
+        limits: &Limits,
+        unit: &Unit,
+    ) -> Result<()> {
+        let placeholder = self.placeholder.insert(crate::host::Placeholder::new()?);
+        let order = crate::cgroup::systemd::Order {
+            id,
+            unit,
+            resources: spec.linux().as_ref().and_then(|l| l.resources().as_ref()),
+            annotations: spec.annotations().as_ref(),
+            pid: placeholder.pid,
+        };
+        self.cgroup = Some(shared.cgroups.create_unit(order, limits)?);
+        Ok(())
+    }
+
+    #[cfg(not(feature = "systemd"))]
+    fn start_unit(&mut self, _: &Shared, _: &ContainerId, _: &Spec, _: &Limits, unit: &Unit) -> Result<()> {
+        Err(Error::Unsupported {
+            field: "linux.cgroupsPath".into(),
+            reason: format!("this build can't ask systemd for {}", unit.name),
+        })
     }
 
     pub(super) fn keep(mut self) -> (StateDir, Cgroup) {
@@ -189,17 +221,24 @@ pub(super) fn claim(
     lifetime: Lifetime,
 ) -> Result<Made> {
     let cgroups_path = spec.linux().as_ref().and_then(|l| l.cgroups_path().clone());
+    #[cfg(feature = "systemd")]
+    let unit = shared.cgroups.unit(id, cgroups_path.as_deref())?;
+    #[cfg(not(feature = "systemd"))]
+    let unit = None;
     let dir = StateDir::new(&shared.root, id);
     dir.claim(&Claim {
         owner: shared.own,
         lifetime,
         cgroups_path: cgroups_path.clone(),
+        unit: unit.clone(),
     })?;
-    let mut made = Made {
-        dir: Some(dir),
-        cgroup: None,
-    };
-    made.cgroup = Some(shared.cgroups.create(id, cgroups_path.as_deref(), limits)?);
+    let mut made = Made::default();
+    made.dir = Some(dir);
+    if let Some(unit) = unit {
+        made.start_unit(shared, id, spec, limits, &unit)?;
+    } else {
+        made.cgroup = Some(shared.cgroups.create(id, cgroups_path.as_deref(), limits)?);
+    }
     Ok(made)
 }
 

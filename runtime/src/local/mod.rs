@@ -23,6 +23,8 @@ use async_trait::async_trait;
 use longshore_linux::{Errno, send_signal};
 use oci_spec::runtime::{LinuxResources, Spec};
 
+#[cfg(feature = "systemd")]
+use crate::cgroup::Driver;
 use crate::cgroup::{Manager, OomWatch};
 use crate::host::{Agent, Answer, Listener, Spawner, io_error, step_error};
 use crate::init::report::Message;
@@ -110,6 +112,18 @@ impl LinuxExecutor {
         Ok(Self {
             shared: Arc::new(shared),
         })
+    }
+
+    /// The same, where systemd makes the groups of containers that are created from now on. Containers of another driver are served as well.
+    #[cfg(feature = "systemd")]
+    #[must_use]
+    pub fn with_driver(mut self, driver: Driver) -> Self {
+        let shared = Arc::get_mut(&mut self.shared);
+        shared
+            .expect("nobody else has it before the first call")
+            .cgroups
+            .set_driver(driver);
+        self
     }
 
     /// The runtime spec that a container was created from, as it was then but for the limits, which are those of now: its bundle may have

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::Location;
+use crate::cgroup::{Location, Unit};
 use crate::host::{io_error, read_proc};
 use crate::{ContainerId, Error, ExitStatus, Keyring, Lifetime, Result};
 
@@ -77,6 +77,8 @@ pub(crate) struct Claim {
     pub(crate) owner: ProcessName,
     pub(crate) lifetime: Lifetime,
     pub(crate) cgroups_path: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unit: Option<Unit>,
 }
 
 /// The directory of one container below the state directory.
@@ -250,6 +252,7 @@ mod tests {
             owner,
             lifetime: Lifetime::Tied,
             cgroups_path: None,
+            unit: None,
         };
         dir.claim(&claim).expect("it is free");
         assert!(matches!(dir.claim(&claim), Err(Error::AlreadyExists(_))));

@@ -59,7 +59,10 @@ fn sweep_container(shared: &Shared, id: &ContainerId) -> Result<()> {
 /// The groups of a container that was being created are where it would have them. Its process dies with its maker, and may
 /// need a moment for it. None is killed: the path may be one that others use, which the maker died too early to find out.
 fn remove_groups(shared: &Shared, id: &ContainerId, claim: &Claim) -> Result<()> {
-    let cgroup = shared.cgroups.find(id, claim.cgroups_path.as_deref())?;
+    let cgroup = match &claim.unit {
+        Some(unit) => shared.cgroups.find_unit(unit)?,
+        None => shared.cgroups.find(id, claim.cgroups_path.as_deref())?,
+    };
     for _ in 0..DYING {
         if cgroup.pids()?.is_empty() {
             return cgroup.remove();

@@ -27,6 +27,10 @@ pub(super) fn update(shared: &Shared, container: &Arc<Container>, change: &Linux
         container.regroup(wider);
         container.cgroup().gather(&before)?;
     }
+    #[cfg(feature = "systemd")]
+    if let Some(unit) = &record.cgroups.unit {
+        shared.cgroups.update_unit(unit, &all)?;
+    }
     container.cgroup().update(&limits)?;
     let mut linux = record.spec.linux().clone().unwrap_or_default();
     linux.set_resources(Some(all));

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use longshore_runtime::cgroup::{Driver, Instance};
 use longshore_runtime::{ContainerId, LinuxExecutor};
 
 use crate::args::{Arguments, Flag, Takes, truth};
@@ -39,7 +40,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         name: "systemd-cgroup",
         short: ' ',
         takes: Takes::Nothing,
-        help: "let systemd make the cgroups (not supported yet: an error)",
+        help: "let systemd make the cgroups: linux.cgroupsPath is then slice:prefix:name",
     },
     Flag {
         name: "rootless",
@@ -70,6 +71,7 @@ pub(crate) struct Global {
     root: PathBuf,
     /// Whether the root was asked for, or is the default.
     pub(crate) root_was_given: bool,
+    driver: Driver,
 }
 
 impl Global {
@@ -99,6 +101,7 @@ impl Global {
                 log,
                 root,
                 root_was_given: flags.value("root").is_some(),
+                driver: driver(flags),
             }),
             Err(error) => Err((log, error.into())),
         }
@@ -111,7 +114,7 @@ impl Global {
 
     /// The executor, whose state directory is made if it is missing.
     pub(crate) fn executor(&self) -> anyhow::Result<LinuxExecutor> {
-        Ok(LinuxExecutor::open_on_this_thread(&self.root)?)
+        Ok(LinuxExecutor::open_on_this_thread(&self.root)?.with_driver(self.driver))
     }
 
     /// The executor, for a command on a container that is there: nothing is made on disk for one that is not.
@@ -132,12 +135,16 @@ pub(crate) fn container_id(id: &str) -> anyhow::Result<ContainerId> {
     Ok(ContainerId::new(id)?)
 }
 
-fn refuse_unsupported(flags: &Arguments) -> anyhow::Result<()> {
-    if flags.is_on("systemd-cgroup") {
-        bail!(
-            "--systemd-cgroup is not supported yet: leave it out, and name the cgroup by its path in linux.cgroupsPath"
-        );
+/// Who makes the groups of new containers. A user has a systemd of their own.
+fn driver(flags: &Arguments) -> Driver {
+    match flags.is_on("systemd-cgroup") {
+        true if rustix::process::geteuid().is_root() => Driver::Systemd(Instance::System),
+        true => Driver::Systemd(Instance::User),
+        false => Driver::Cgroupfs,
     }
+}
+
+fn refuse_unsupported(flags: &Arguments) -> anyhow::Result<()> {
     let rootless = flags.filled("rootless").unwrap_or("auto");
     if rootless.eq_ignore_ascii_case("auto") {
         return Ok(());

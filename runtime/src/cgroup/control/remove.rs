@@ -18,6 +18,10 @@ impl Cgroup {
     /// [`Io`](crate::ErrorKind::Io) if processes stay; what could be removed is.
     pub fn remove(&self) -> Result<()> {
         let mut result = Ok(());
+        #[cfg(feature = "systemd")]
+        if let Some(unit) = &self.location.unit {
+            result = super::super::systemd::stop(unit);
+        }
         let end = Instant::now() + LEAVING;
         for member in &self.members {
             let removed = member.remove(end);

@@ -150,7 +150,14 @@ fn unified(b: &mut Builder<'_>, resources: &LinuxResources) -> Result<()> {
         if controller != "cgroup" {
             b.home(controller, &field)?;
         }
-        b.set(Home::V2, controller, &field, &[key], value.clone());
+        // Files such as io.max take one line at a time.
+        let mut lines = value.lines().filter(|line| !line.trim().is_empty()).peekable();
+        if lines.peek().is_none() {
+            b.set(Home::V2, controller, &field, &[key], "");
+        }
+        for line in lines {
+            b.set(Home::V2, controller, &field, &[key], line);
+        }
     }
     Ok(())
 }

@@ -246,6 +246,8 @@ fn unified_keys_are_names_of_files_and_of_limits() {
         writes(json!({ "pids": { "limit": 5 }, "unified": { "pids.max": "9" } }), &v2()),
         ["pids.max=5", "pids.max=9"]
     );
+    let lines = json!({ "unified": { "io.max": "8:0 riops=1\n8:16 wiops=2\n" } });
+    assert_eq!(writes(lines, &v2()), ["io.max=8:0 riops=1", "io.max=8:16 wiops=2"]);
     assert_eq!(writes(unified("cgroup.max.depth"), &v2()), ["cgroup.max.depth=1"]);
     for bad in [
         "",

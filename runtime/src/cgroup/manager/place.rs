@@ -1,10 +1,26 @@
 use std::os::fd::OwnedFd;
 
-use super::super::Mode;
 use super::super::host::Hierarchy;
+use super::super::{Cgroup, Location, Mode, Place, Unit};
 use super::Manager;
+use crate::Result;
 
 impl Manager {
+    /// Finds the groups of a unit, whoever made them.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn find_unit(&self, unit: &Unit) -> Result<Cgroup> {
+        let place = |h: &Hierarchy| Place {
+            mount: h.mount_point.clone(),
+            path: unit.group.clone(),
+        };
+        self.open(&Location {
+            places: self.host.hierarchies.iter().map(place).collect(),
+            unit: Some(unit.clone()),
+        })
+    }
+
     /// Where v2 is all there is: the group that a process is in, if it can be opened. A container's init may have gone to a group of its own.
     pub(crate) fn unified_group_of(&self, pid: i32) -> Option<OwnedFd> {
         if self.host.mode() != Mode::Unified {

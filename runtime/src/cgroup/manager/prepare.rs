@@ -37,6 +37,7 @@ pub(super) fn enable(group: &Group, host: &Host, limits: &Limits) -> Result<()> 
             let field = write.map_or("linux.resources", |w| w.field.as_str());
             let why = match errno {
                 Errno::BUSY => " (it has processes of its own, which v2 does not allow besides)",
+                Errno::OPNOTSUPP => " (it is in a threaded part of the tree, see cgroup.type)",
                 Errno::NOENT => " (its parent does not hand it down)",
                 _ => "",
             };
