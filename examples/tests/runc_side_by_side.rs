@@ -274,3 +274,42 @@ fn usage_errors_end_alike() {
     let _: &Bench = &bench;
     bench.end();
 }
+
+#[test]
+fn features_are_those_of_runc_at_least() {
+    let bench = bench!("true");
+    let ask = |ran: runc::Ran| -> Value {
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        serde_json::from_str(&ran.stdout).unwrap()
+    };
+    let theirs = ask(run(bench.command("runc", &["features"]), &bench));
+    let ours = ask(bench.ours(&["features"]));
+    for list in [
+        "/hooks",
+        "/mountOptions",
+        "/linux/namespaces",
+        "/linux/capabilities",
+        "/linux/seccomp/actions",
+        "/linux/seccomp/operators",
+        "/linux/seccomp/archs",
+        "/linux/seccomp/supportedFlags",
+    ] {
+        let words = |all: &Value| all.pointer(list).and_then(Value::as_array).cloned().unwrap_or_default();
+        let ours = words(&ours);
+        assert!(!ours.is_empty(), "{list}");
+        for word in words(&theirs) {
+            // Filesystems have these, and newer runcs leave them to them.
+            let of_filesystems = word == "acl" || word == "noacl";
+            assert!(ours.contains(&word) != of_filesystems, "{list}: {word}");
+        }
+    }
+    for both in [
+        "/linux/cgroup/v1",
+        "/linux/cgroup/v2",
+        "/linux/seccomp/enabled",
+        "/linux/apparmor/enabled",
+    ] {
+        assert_eq!(ours.pointer(both), theirs.pointer(both), "{both}");
+    }
+    bench.end();
+}

@@ -34,7 +34,7 @@ pub use mount_attr::{AttrChange, Depth, MountAttr, Propagation, map_mount_ids, m
 pub use pidfd::{Exit, has_ended, reap, send_signal};
 pub use process::{
     CStringArray, CapabilitySets, capabilities, close_on_exec_from, close_range, drop_bounding_capability,
-    duplicate_onto, execve, execve_replacing_last, exit_now, load_seccomp_filter, may_execute,
+    duplicate_onto, execve, execve_replacing_last, exit_now, knows_seccomp_flags, load_seccomp_filter, may_execute,
     set_ambient_capabilities, set_capabilities, set_controlling_terminal, set_group, set_groups, set_namespace,
     set_parent_death_signal, set_rlimit, set_user, unshare, verify_cwd_inside_root,
 };

@@ -262,6 +262,20 @@ pub fn load_seccomp_filter(filter: &[crate::SockFilter], flags: u64) -> Result<R
     Ok(fd as RawFd)
 }
 
+/// Whether the kernel takes these flags for a seccomp filter (seccomp(2), `SECCOMP_SET_MODE_FILTER`). Loads none.
+pub fn knows_seccomp_flags(flags: u64) -> bool {
+    // SAFETY: the kernel looks at the flags first, and then finds no filter at the null pointer.
+    let refused = unsafe {
+        syscall!(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            std::ptr::null::<libc::sock_fprog>()
+        )
+    };
+    refused == Err(Errno::FAULT)
+}
+
 /// Length of the calling process's working directory's path, or `ENOENT` when it can't be reached from its root
 /// (`(unreachable)` in getcwd(2)). Async-signal-safe: unlike getcwd(3) it never walks the tree.
 ///

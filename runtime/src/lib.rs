@@ -52,6 +52,7 @@ mod checkpoint;
 pub mod conformance;
 mod error;
 mod executor;
+mod features;
 mod host;
 mod id;
 mod init;
@@ -69,6 +70,7 @@ pub use executor::{
     CreateRequest, DeleteMode, ExecRequest, Executor, ExitStatus, Keyring, KillScope, Lifetime, ProcessId, Reaper,
     State, Status, WhenPaused,
 };
+pub use features::{SPEC_VERSION_MAX, SPEC_VERSION_MIN, features};
 pub use id::ContainerId;
 pub use io::{Drained, Io, OutputGuard, PipeEnds, Stdio, Streams, Terminal};
 pub use local::LinuxExecutor;

@@ -36,6 +36,7 @@ mod listener;
 mod lower;
 mod rules;
 mod table;
+mod words;
 
 #[cfg(test)]
 mod interpret;
@@ -45,13 +46,14 @@ mod tests;
 use std::sync::Arc;
 
 use longshore_linux::SockFilter;
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag};
+use oci_spec::runtime::LinuxSeccomp;
 
 use crate::{Error, Result};
 
 pub use arch::Arch;
 pub use cache::FilterCache;
 pub use listener::Handover;
+pub(crate) use words::{ACTIONS, FLAGS, Flag, OPERATORS, supported_flags};
 
 /// The most instructions that the kernel takes (`BPF_MAXINSNS`).
 const MAX_INSTRUCTIONS: usize = 4096;
@@ -109,23 +111,16 @@ pub fn compile(profile: &LinuxSeccomp, native: Arch) -> Result<Filter> {
     })
 }
 
-const FLAG_LOG: u32 = 1 << 1;
-const FLAG_SPEC_ALLOW: u32 = 1 << 2;
-const FLAG_NEW_LISTENER: u32 = 1 << 3;
-const FLAG_WAIT_KILLABLE_RECV: u32 = 1 << 5;
-
-/// As runc has it: without a list of flags, speculation is allowed; an empty list is none. `TSYNC` has no work to do, because the process
-/// that loads the filter has one thread, and `WAIT_KILLABLE_RECV` none without a listener (the kernel refuses it).
+/// As runc has it: without a list of flags, speculation is allowed; an empty list is none. `WAIT_KILLABLE_RECV` has no work to do without a
+/// listener, and the kernel refuses it.
 fn flags(profile: &LinuxSeccomp, listener: Option<Handover>) -> u32 {
-    let listens = listener.map_or(0, |_| FLAG_NEW_LISTENER);
-    let bit = |flag: &LinuxSeccompFilterFlag| match flag {
-        LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 0,
-        LinuxSeccompFilterFlag::SeccompFilterFlagLog => FLAG_LOG,
-        LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => FLAG_SPEC_ALLOW,
-        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => listener.map_or(0, |_| FLAG_WAIT_KILLABLE_RECV),
+    let bit = |flag| FLAGS.iter().find(|(f, _)| f == flag).map_or(0, |(_, bit)| *bit);
+    let asked = match profile.flags() {
+        None => words::SPEC_ALLOW,
+        Some(flags) => flags.iter().map(bit).fold(0, |all, one| all | one),
     };
-    match profile.flags() {
-        None => listens | FLAG_SPEC_ALLOW,
-        Some(flags) => flags.iter().map(bit).fold(listens, |all, one| all | one),
+    match listener {
+        Some(_) => asked | words::NEW_LISTENER,
+        None => asked & !words::WAIT_KILLABLE_RECV,
     }
 }

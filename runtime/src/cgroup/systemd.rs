@@ -22,6 +22,7 @@ use super::manager::Manager;
 use super::path::{Driver, Instance, Unit, Wanted};
 use crate::{ContainerId, Error, Result};
 
+pub(crate) use properties::ANNOTATION;
 use properties::About;
 use unit::Systemd;
 

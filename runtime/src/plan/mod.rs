@@ -31,7 +31,9 @@ pub(crate) use hooks::{plan_create_container_hook, plan_start_container_hook, pr
 use namespaces::NamespacePlan;
 pub use op::Program;
 use op::{HostInput, IdMaps, Old, Op, Rendezvous, Slot, Step};
+pub(crate) use options::knows_option;
 use paths::{cstring, in_root, invalid};
+pub(crate) use process::CAPABILITIES;
 use process::Life;
 
 use crate::Result;

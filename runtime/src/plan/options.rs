@@ -214,6 +214,11 @@ pub(crate) fn sort_options<'a>(field: &str, options: impl IntoIterator<Item = &'
     Ok(sorted)
 }
 
+/// Whether a word is not one of those that are left for the filesystem.
+pub(crate) fn knows_option(word: &str) -> bool {
+    sort_options("mounts", [word]).is_ok_and(|sorted| sorted.params.is_empty())
+}
+
 /// Splits at commas, except for those in quotes (the categories of a security context) and behind a backslash (overlay's).
 fn split(option: &str) -> Vec<&str> {
     let (mut words, mut start) = (Vec::new(), 0);

@@ -16,7 +16,7 @@ const CAP_SYS_ADMIN: u64 = 1 << 21;
 const SIGKILL: i32 = 9;
 
 /// Capabilities by number, as capabilities(7) names them.
-const CAPABILITIES: [&str; 41] = [
+pub(crate) const CAPABILITIES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",

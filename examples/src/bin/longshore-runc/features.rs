@@ -1,20 +1,32 @@
 //! `features`: what this program supports, in the form of the runtime specification's features document.
 
+use std::collections::HashMap;
 use std::io::Write;
 
-use serde_json::json;
+use serde_json::Value;
 
 use crate::args::Arguments;
 use crate::failure::Outcome;
 use crate::global::Global;
 
+/// What runc calls checkpointing, which the specification does not have (`types/features` of runc).
+const CHECKPOINT: &str = "org.opencontainers.runc.checkpoint.enabled";
+
 /// `longshore-runc features`
 pub(crate) fn features(_: &Global, _: &Arguments) -> Outcome {
-    let features = json!({
-        "ociVersionMin": "1.0.0",
-        "ociVersionMax": longshore_bundle::SPEC_VERSION,
-    });
-    let json = serde_json::to_string_pretty(&features)?;
+    let mut features = longshore_runtime::features();
+    features.set_annotations(Some(HashMap::from([(CHECKPOINT.to_owned(), "false".to_owned())])));
+    let mut document = serde_json::to_value(features)?;
+    leave_out_unknown(&mut document);
+    let json = serde_json::to_string_pretty(&document)?;
     writeln!(std::io::stdout(), "{json}")?;
     Ok(0)
+}
+
+/// What is not known is not there, as Go's programs write it.
+fn leave_out_unknown(value: &mut Value) {
+    if let Value::Object(map) = value {
+        map.retain(|_, value| !value.is_null());
+        map.values_mut().for_each(leave_out_unknown);
+    }
 }

@@ -11,7 +11,7 @@ use super::wire::Value;
 use crate::{Error, Result};
 
 /// Annotations of this form are properties: `org.systemd.property.TimeoutStopSec: "uint64 5"`.
-const ANNOTATION: &str = "org.systemd.property.";
+pub(crate) const ANNOTATION: &str = "org.systemd.property.";
 
 /// The longest time of systemd: no limit.
 const INFINITY: u64 = u64::MAX;
