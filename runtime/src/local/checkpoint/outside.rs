@@ -195,7 +195,10 @@ mod tests {
             mount: "/sys/fs/cgroup/pids".into(),
             path: "a/b".into(),
         };
-        let cgroups = Location { places: vec![place] };
+        let cgroups = Location {
+            places: vec![place],
+            unit: None,
+        };
         let found = mounts(&spec(), Path::new("/bundle"), &cgroups, false);
         let pairs: Vec<_> = found.iter().map(|m| (m.inside.to_str(), m.source.to_str())).collect();
         assert_eq!(pairs[0], (Some("/data"), Some("/bundle/data")));
