@@ -241,7 +241,6 @@ fn what_is_not_supported_is_an_error() {
     for args in [
         &["--systemd-cgroup", "run", &id][..],
         &["--rootless", "true", "run", &id],
-        &["run", "--no-pivot", &id],
         &["exec", "--cgroup", "x", &id, "true"],
     ] {
         let ran = bench.ours(args);

@@ -10,7 +10,7 @@ use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::SubGroup;
-use crate::{ContainerId, Io, Result, Stats};
+use crate::{ContainerId, Io, Result, RootEntry, Stats};
 
 /// How a container's life depends on the program that made it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +77,8 @@ pub struct CreateRequest {
     pub reaper: Reaper,
     /// Which session keyring its processes have.
     pub keyring: Keyring,
+    /// How its root becomes the root.
+    pub root_entry: RootEntry,
 }
 
 impl CreateRequest {
@@ -92,7 +94,15 @@ impl CreateRequest {
             descriptors: Vec::new(),
             reaper: Reaper::default(),
             keyring: Keyring::default(),
+            root_entry: RootEntry::default(),
         }
+    }
+
+    /// The same with another way for its root to become the root.
+    #[must_use]
+    pub fn root_entry(mut self, root_entry: RootEntry) -> Self {
+        self.root_entry = root_entry;
+        self
     }
 
     /// The same with a root filesystem to mount.

@@ -74,7 +74,7 @@ pub use features::{SPEC_VERSION_MAX, SPEC_VERSION_MIN, features};
 pub use id::ContainerId;
 pub use io::{Drained, Io, OutputGuard, PipeEnds, Stdio, Streams, Terminal};
 pub use local::LinuxExecutor;
-pub use plan::{HostFacts, PlanOptions, Privilege, Program, plan};
+pub use plan::{HostFacts, PlanOptions, Privilege, Program, RootEntry, plan};
 pub use stats::{
     CpuStats, CpusetStats, HugetlbStats, IoEntry, IoStats, IoTables, MemoryStats, MemoryUse, MiscStats, PidsStats,
     Pressure, PressureLine, RdmaStats, Stats,

@@ -1016,3 +1016,100 @@ async fn mappings_that_can_not_be_are_refused() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_root_that_is_moved_shows_nothing_of_the_old_one() {
+    use longshore_runtime::{DeleteMode, Executor, Io, ProcessId, RootEntry};
+    let Some(place) = place() else { return };
+    for (user_namespace, hooks) in [(false, false), (false, true), (true, false)] {
+        let line = "pwd; test -e /proc/self/status && test -d /bin && ls -A / | grep -c '^bin$'; grep -c ' / / ' /proc/self/mountinfo; \
+                    busybox unshare -mrpf busybox mount -t proc none /tmp 2>&1 || echo refused; \
+                    busybox unshare -mrn busybox mount -t sysfs none /tmp 2>&1 || echo refused";
+        let mut spec = shell(line);
+        for set in ["bounding", "effective", "permitted"] {
+            spec["process"]["capabilities"][set] = json!(["CAP_SETFCAP"]);
+        }
+        if user_namespace {
+            in_user_namespace(&mut spec);
+            give_root_away(&place);
+        }
+        if hooks {
+            spec["hooks"] = json!({ "createRuntime": [{ "path": "/bin/true" }] });
+        }
+        // What is not masked may be mounted anew.
+        spec["linux"]["maskedPaths"] = json!(["/proc/kcore", "/sys/firmware", "/sys/kernel"]);
+        for entry in [RootEntry::Pivot, RootEntry::Move] {
+            let id = support::new_id();
+            let (io, mut ends) = Io::pipe().expect("pipes");
+            let request = place.request(&id, &spec, io).root_entry(entry);
+            place
+                .executor
+                .create(request)
+                .await
+                .unwrap_or_else(|e| panic!("{}", chain(&e)));
+            place
+                .executor
+                .start(&id)
+                .await
+                .unwrap_or_else(|e| panic!("{}", chain(&e)));
+            place.executor.wait(&id, &ProcessId::Init).await.expect("it ends");
+            place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
+            let mut out = String::new();
+            std::io::Read::read_to_string(&mut ends.stdout, &mut out).expect("text");
+            assert!(out.starts_with("/\n1\n"), "{entry:?}: {out}");
+            if out.contains("unshare") {
+                return support::skipped("needs user namespaces inside containers");
+            }
+            assert_eq!(
+                out.matches("refused").count(),
+                2,
+                "{entry:?}, user namespace {user_namespace}: {out}"
+            );
+        }
+    }
+    support::not_mounted_here(&place);
+}
+
+#[tokio::test]
+async fn a_mount_namespace_is_joined_as_it_is() {
+    use longshore_runtime::{DeleteMode, Executor, Io};
+    let Some(place) = place() else { return };
+    let id = support::new_id();
+    let mut first = spec(&["sleep", "1000"]);
+    add(
+        &mut first,
+        json!({ "source": "x", "type": "tmpfs", "destination": "/mark" }),
+    );
+    let state = place.executor.create(place.request(&id, &first, Io::null())).await;
+    let pid = state.unwrap_or_else(|e| panic!("{}", chain(&e))).pid.expect("it lives");
+    place.executor.start(&id).await.expect("it starts");
+    let table = || fs::read_to_string(format!("/proc/{pid}/mountinfo")).expect("readable");
+    let before = table();
+
+    let mut second =
+        shell("grep -c ' /mark ' /proc/self/mounts; touch /mark/x && echo made; readlink /proc/self/ns/mnt");
+    second["linux"]["namespaces"] = json!([{ "type": "mount", "path": format!("/proc/{pid}/ns/mnt") },
+        { "type": "pid", "path": format!("/proc/{pid}/ns/pid") }, { "type": "uts" }]);
+    second["mounts"] = json!([]);
+    second["linux"]["maskedPaths"] = json!([]);
+    second["linux"]["readonlyPaths"] = json!([]);
+    let namespace = fs::read_link(format!("/proc/{pid}/ns/mnt")).expect("a link");
+    assert_eq!(
+        out(&place, &second).await,
+        format!("1\nmade\n{}\n", namespace.display())
+    );
+    assert_eq!(table(), before);
+    for (field, value) in [
+        ("mounts", json!([bind("x", "/x")])),
+        ("linux.maskedPaths", json!(["/proc/kcore"])),
+    ] {
+        let mut wrong = second.clone();
+        match field.split_once('.') {
+            Some((outer, inner)) => wrong[outer][inner] = value,
+            None => wrong[field] = value,
+        }
+        let error = place.try_run(&wrong).await.expect_err("it is refused");
+        assert!(error.to_string().starts_with(field), "{error}");
+    }
+    place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
+}

@@ -8,6 +8,7 @@ mod attributes;
 mod copy_up;
 mod devices;
 mod filter;
+mod hide;
 mod home;
 mod identity;
 mod mounts;

@@ -60,6 +60,7 @@ calls! {
     Controlling = "take the controlling terminal",
     Duplicate = "place a stream",
     PivotRoot = "change the root",
+    HideOld = "hide the old root's procfs and sysfs",
     Unmount = "detach the old root",
     Chdir = "enter the directory",
     Outside = "make sure that the directory is inside the root",

@@ -13,7 +13,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use super::Child;
 use super::report::{At, Call, Failure, Message};
 use super::resolve::{directory, open_in_root};
-use super::{devices, mounts, sources};
+use super::{devices, hide, mounts, sources};
 use crate::plan::op::{Old, Op, Slot, Source};
 
 const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
@@ -101,6 +101,10 @@ impl Child<'_> {
                 mount_setattr(self.root()?, c"", *depth, change).at(Call::Attribute)
             }
             Op::PivotRoot(old) => mounts::enter_root(self.root()?, *old),
+            Op::EnterByMove => {
+                let proc = own_proc()?;
+                hide::enter_by_move(self.root()?, &proc)
+            }
             Op::OwnNull => devices::own_null(),
             _ => Err(Errno::NOSYS).at(Call::Protocol),
         }

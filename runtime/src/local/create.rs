@@ -128,6 +128,7 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
         descriptors,
         keyring,
         reaper,
+        root_entry,
     } = request;
     let bundle = std::path::absolute(&bundle).map_err(io_error(format!("find the bundle {}", bundle.display())))?;
     let mut options = PlanOptions::new(&bundle);
@@ -135,6 +136,7 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
     options.lifetime = lifetime;
     options.filters = shared.filters.clone();
     options.descriptors = descriptors.len();
+    options.root_entry = root_entry;
     options.keyring = keyring.name(id.as_str());
     let program = Arc::new(plan(&spec, &shared.facts, &options)?);
     tell(&id, program.warnings());

@@ -288,6 +288,7 @@ impl Op {
                 let travels = travels.as_ref().map_or(&[][..], |t| t);
                 write!(f, "root attributes{}{}", Change(change), Travels(travels))
             }
+            Self::EnterByMove => f.write_str("move root, hide the old one's procfs and sysfs"),
             Self::OwnNull => f.write_str("the container's own null device for streams"),
             Self::PivotRoot(Old::Apart) => f.write_str("pivot root"),
             Self::PivotRoot(Old::CutOff) => f.write_str("pivot root, cut the old one off from the host"),

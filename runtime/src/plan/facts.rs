@@ -113,6 +113,21 @@ pub struct PlanOptions {
     pub filters: FilterCache,
     /// Namespaces of a container that is entered, besides those that its spec tells of.
     pub(crate) also: Namespaces,
+    /// How the container's root becomes the root.
+    pub root_entry: RootEntry,
+}
+
+/// How a container's root becomes the root of its mount namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RootEntry {
+    /// By pivot_root(2): nothing of the host's tree is left in the namespace.
+    #[default]
+    Pivot,
+    /// By moving it over the host's root and chroot(2), for hosts whose root is an initramfs, which can't be pivoted (`runc --no-pivot`). The host's tree
+    /// lies below and is unreachable but for somebody with `CAP_SYS_CHROOT`; its procfs and sysfs are taken away or covered, so that a user
+    /// namespace inside may not mount them unmasked.
+    Move,
 }
 
 impl PlanOptions {
@@ -123,6 +138,7 @@ impl PlanOptions {
             rootfs: Vec::new(),
             lifetime: crate::Lifetime::Tied,
             descriptors: 0,
+            root_entry: RootEntry::Pivot,
             keyring: None,
             filters: FilterCache::new(),
             also: Namespaces::empty(),

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use longshore_linux::CStringArray;
+use longshore_linux::{CStringArray, Namespaces};
 use oci_spec::runtime::{Hook, Hooks, Spec};
 
 use super::exec::plan_exec;
@@ -88,7 +88,7 @@ impl Builder<'_> {
         let Some(root) = spec.root() else { return Ok(()) };
         let path = on_host(&self.options.bundle, root.path());
         let wanted = some(prestart(hooks)) || some(hooks.create_runtime()) || some(hooks.create_container());
-        if wanted && path != Path::new("/") {
+        if wanted && path != Path::new("/") && self.namespaces.new.contains(Namespaces::MOUNT) {
             let slot = self.slot();
             let path = cpath("root.path", &path)?;
             self.step("root.path", Op::OpenPlace { slot, path });

@@ -7,6 +7,7 @@ mod display;
 mod exec;
 mod facts;
 mod hooks;
+mod joined;
 mod labels;
 mod mounts;
 mod namespaces;
@@ -26,7 +27,7 @@ use oci_spec::runtime::{Process, Spec};
 
 pub(crate) use display::explain;
 pub(crate) use exec::plan_exec;
-pub use facts::{HostFacts, PlanOptions, Privilege};
+pub use facts::{HostFacts, PlanOptions, Privilege, RootEntry};
 pub(crate) use hooks::{plan_create_container_hook, plan_start_container_hook, prestart};
 use namespaces::NamespacePlan;
 pub use op::Program;
@@ -61,12 +62,18 @@ pub fn plan(spec: &Spec, facts: &HostFacts, options: &PlanOptions) -> Result<Pro
     builder.seccomp(spec)?;
     builder.of_all_processes(spec.linux().as_ref())?;
     builder.arrive(spec)?;
-    builder.root(spec)?;
-    builder.mounts(spec)?;
-    builder.devices(spec)?;
-    builder.streams(process, Life::Created)?;
-    builder.meet_for_hooks();
-    builder.close_root(spec)?;
+    if builder.namespaces.new.contains(Namespaces::MOUNT) {
+        builder.root(spec)?;
+        builder.mounts(spec)?;
+        builder.devices(spec)?;
+        builder.streams(process, Life::Created)?;
+        builder.meet_for_hooks();
+        builder.close_root(spec)?;
+    } else {
+        builder.joined_root(spec)?;
+        builder.streams(process, Life::Joined)?;
+        builder.sysctls(spec)?;
+    }
     builder.process("process", process, &executable, Life::Created)?;
     Ok(builder.finish(executable))
 }
@@ -236,11 +243,7 @@ impl<'a> Builder<'a> {
         let linux = spec.linux().as_ref();
         let cwd = spec.process().as_ref().map(|p| p.cwd().clone()).unwrap_or_default();
         self.step("process.cwd", Op::Directory(in_root("process.cwd", &cwd)?));
-        let mut sysctls: Vec<_> = linux.and_then(|l| l.sysctl().as_ref()).into_iter().flatten().collect();
-        sysctls.sort();
-        for (name, value) in sysctls {
-            self.sysctl(name, value)?;
-        }
+        self.sysctls(spec)?;
         for (field, slot) in std::mem::take(&mut self.late_read_only) {
             self.step(&field, Op::Close(slot));
         }
@@ -278,7 +281,11 @@ impl<'a> Builder<'a> {
             );
         }
         let old = self.old_tree();
-        self.step("root.path", Op::PivotRoot(old));
+        let enter = match self.options.root_entry {
+            RootEntry::Pivot => Op::PivotRoot(old),
+            RootEntry::Move => Op::EnterByMove,
+        };
+        self.step("root.path", enter);
         if self.own_null {
             self.step("process", Op::OwnNull);
         }
@@ -292,6 +299,15 @@ impl<'a> Builder<'a> {
             self.step("linux.rootfsPropagation", op);
         }
         Ok(())
+    }
+
+    fn sysctls(&mut self, spec: &Spec) -> Result<()> {
+        let linux = spec.linux().as_ref();
+        let mut sysctls: Vec<_> = linux.and_then(|l| l.sysctl().as_ref()).into_iter().flatten().collect();
+        sysctls.sort();
+        sysctls
+            .into_iter()
+            .try_for_each(|(name, value)| self.sysctl(name, value))
     }
 
     /// Unless all of the inherited tree is cut off from the host already, what is done to it would reach the host.

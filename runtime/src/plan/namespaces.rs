@@ -59,13 +59,11 @@ impl Builder<'_> {
                 _ => plan.new |= kind,
             }
         }
-        if !plan.new.contains(Namespaces::MOUNT) {
-            let reason = if plan.has(Namespaces::MOUNT) {
-                "joining a mount namespace by its path; this executor always makes one"
-            } else {
-                "a container without a mount namespace of its own; add {\"type\": \"mount\"}"
-            };
-            return Err(unsupported("linux.namespaces", reason));
+        if !plan.has(Namespaces::MOUNT) {
+            return Err(unsupported(
+                "linux.namespaces",
+                "a container without a mount namespace of its own; add {\"type\": \"mount\"}",
+            ));
         }
         if self.facts.privilege == Privilege::None && !plan.has(Namespaces::USER) {
             return Err(unsupported(

@@ -282,6 +282,8 @@ pub(crate) enum Op {
     /// Make a mount read-only that was kept at hand.
     Close(Slot),
     PivotRoot(Old),
+    /// The root over the old one, which stays below without its procfs and sysfs.
+    EnterByMove,
     /// Streams that are the host's null device become the container's own.
     OwnNull,
     Hostname(CString),

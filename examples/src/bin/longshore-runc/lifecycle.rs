@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use longshore_runtime::seccomp::{self, Arch};
 use longshore_runtime::{
     ContainerId, CreateRequest, DeleteMode, Error as RuntimeError, Executor, Keyring, KillScope, Lifetime,
-    LinuxExecutor, ProcessId, Status,
+    LinuxExecutor, ProcessId, RootEntry, Status,
 };
 use oci_spec::runtime::Spec;
 
@@ -15,10 +15,7 @@ use crate::attend::{Connection, Presence};
 use crate::failure::{Failure, Outcome, path_error, start_error};
 use crate::global::{Global, container_id};
 use crate::notify::{MainPid, Notify};
-use crate::{block_on, capabilities, given, notify, refuse};
-
-/// Flags of `create` and `run` that this version refuses.
-const UNSUPPORTED: &[&str] = &["no-pivot"];
+use crate::{block_on, capabilities, given, notify};
 
 /// `longshore-runc create`
 pub(crate) fn create(global: &Global, arguments: &Arguments) -> Outcome {
@@ -42,7 +39,6 @@ enum Mode {
 }
 
 fn bring_up(global: &Global, arguments: &Arguments, mode: Mode) -> Outcome {
-    refuse(arguments, UNSUPPORTED)?;
     let (bundle, mut spec) = load_bundle(global, arguments.filled("bundle"))?;
     log_filter(global, &spec);
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
@@ -71,7 +67,12 @@ fn bring_up(global: &Global, arguments: &Arguments, mode: Mode) -> Outcome {
             .lifetime(Lifetime::Detached)
             .descriptors(given)
             .keyring(keyring(arguments))
-            .reaper(presence.reaper());
+            .reaper(presence.reaper())
+            .root_entry(if arguments.is_on("no-pivot") {
+                RootEntry::Move
+            } else {
+                RootEntry::Pivot
+            });
         let told = |error| start_error(error, program.as_deref());
         let state = executor.create(request).await.map_err(told)?;
         let follow = FollowThrough {
