@@ -15,6 +15,7 @@
 
 mod bpf;
 mod clone;
+mod executable;
 mod keyring;
 mod mount;
 mod mount_attr;
@@ -28,6 +29,7 @@ pub use bpf::{
     EbpfInstruction, SockFilter, attach_device_program, detach_device_program, device_programs, load_device_program,
 };
 pub use clone::{ChildOf, CloneOptions, Cloned, Namespaces, clone3};
+pub use executable::{Copies, SealedExecutable};
 pub use keyring::join_session_keyring;
 pub use mount::Mount;
 pub use mount_attr::{AttrChange, Depth, MountAttr, Propagation, map_mount_ids, mount_setattr};

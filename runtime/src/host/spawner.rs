@@ -1,7 +1,9 @@
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 
-use longshore_linux::{CloneOptions, Cloned, Errno, Namespaces, SignalMask, clone3, has_ended, set_signal_mask};
+use longshore_linux::{
+    CloneOptions, Cloned, Copies, Errno, Namespaces, SealedExecutable, SignalMask, clone3, has_ended, set_signal_mask,
+};
 
 use super::{Inputs, io_error};
 use crate::init::{self, Ancestor};
@@ -20,9 +22,17 @@ pub(crate) struct Spawned {
 
 pub(crate) type Job = Box<dyn FnOnce() -> Option<OwnedFd> + Send>;
 
+/// Clones children.
+#[derive(Debug)]
+pub(crate) struct Spawner {
+    by: By,
+    /// What it takes for a child to let go of this program's file; none if that can't be known. Made for the first child.
+    sealed: OnceLock<Option<Arc<SealedExecutable>>>,
+}
+
 /// Who clones.
 #[derive(Debug)]
-pub(crate) enum Spawner {
+enum By {
     /// One thread. The kernel sends the parent-death signal when the *thread* that cloned ends, so it ends only when the host
     /// does, or when nobody can ask it any more and its last child has ended.
     Thread(mpsc::Sender<Job>),
@@ -38,17 +48,44 @@ impl Spawner {
             .name("longshore-spawn".into())
             .spawn(move || serve(&queue))
             .map_err(io_error("start the thread that clones"))?;
-        Ok(Self::Thread(jobs))
+        Ok(Self {
+            by: By::Thread(jobs),
+            sealed: OnceLock::new(),
+        })
+    }
+
+    /// For a program that makes one call: whoever calls clones.
+    pub(crate) fn of_caller() -> Self {
+        Self {
+            by: By::Caller,
+            sealed: OnceLock::new(),
+        }
+    }
+
+    fn sealed(&self) -> Option<Arc<SealedExecutable>> {
+        let copies = match self.by {
+            By::Thread(_) => Copies::Many,
+            By::Caller => Copies::Few,
+        };
+        let prepare = || match SealedExecutable::of_this_program(copies) {
+            Ok(sealed) => Some(Arc::new(sealed)),
+            Err(errno) => {
+                tracing::warn!(%errno, "this program's file can't be kept from its containers");
+                None
+            }
+        };
+        self.sealed.get_or_init(prepare).clone()
     }
 
     /// Clones a child that runs the program, into the first of these groups of v2 that takes processes. Blocks for as long as the clone takes.
     pub(crate) fn spawn(&self, program: Arc<Program>, inputs: Inputs, groups: Vec<OwnedFd>) -> Result<Spawned> {
-        let Self::Thread(jobs) = self else {
-            return spawn_here(&program, inputs, &groups);
+        let sealed = self.sealed();
+        let By::Thread(jobs) = &self.by else {
+            return spawn_here(&program, inputs, &groups, sealed.as_deref());
         };
         let (answer, answered) = mpsc::sync_channel(1);
         let job: Job = Box::new(move || {
-            let spawned = clone_child(&program, inputs, &groups);
+            let spawned = clone_child(&program, inputs, &groups, sealed.as_deref());
             let watched = spawned.as_ref().ok().and_then(|s| s.pidfd.try_clone().ok());
             let _ = answer.send(spawned);
             watched
@@ -65,9 +102,14 @@ impl Spawner {
 }
 
 /// Clones on this thread, with every signal blocked meanwhile: no handler of the host may run in the child.
-fn spawn_here(program: &Program, inputs: Inputs, groups: &[OwnedFd]) -> Result<Spawned> {
+fn spawn_here(
+    program: &Program,
+    inputs: Inputs,
+    groups: &[OwnedFd],
+    sealed: Option<&SealedExecutable>,
+) -> Result<Spawned> {
     let before = set_signal_mask(SignalMask::ALL).map_err(io_error("block signals"))?;
-    let spawned = clone_child(program, inputs, groups);
+    let spawned = clone_child(program, inputs, groups, sealed);
     let _ = set_signal_mask(before);
     spawned
 }
@@ -87,7 +129,12 @@ fn serve(queue: &mpsc::Receiver<Job>) {
 }
 
 #[allow(unsafe_code)]
-fn clone_child(program: &Program, mut inputs: Inputs, groups: &[OwnedFd]) -> Result<Spawned> {
+fn clone_child(
+    program: &Program,
+    mut inputs: Inputs,
+    groups: &[OwnedFd],
+    sealed: Option<&SealedExecutable>,
+) -> Result<Spawned> {
     let direct = !program.needs_helper();
     let mut options = CloneOptions::new(if direct { program.unshare } else { Namespaces::empty() });
     let mut groups = groups.iter().map(AsFd::as_fd);
@@ -105,11 +152,11 @@ fn clone_child(program: &Program, mut inputs: Inputs, groups: &[OwnedFd]) -> Res
             }
             Ok(Cloned::Child) if direct => {
                 // SAFETY: this is the child, right after the clone; the inputs hold open descriptors of 3 and above.
-                unsafe { init::run(program, inputs.slots()) }
+                unsafe { init::run(program, inputs.slots(), sealed) }
             }
             Ok(Cloned::Child) => {
                 // SAFETY: as above.
-                unsafe { init::run_helper(program, inputs.slots()) }
+                unsafe { init::run_helper(program, inputs.slots(), sealed) }
             }
             Ok(Cloned::Parent { pid, pidfd }) => {
                 return Ok(Spawned {

@@ -20,8 +20,8 @@ pub(crate) mod sources;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use longshore_linux::{
-    ChildOf, CloneOptions, Cloned, MountAttr, Namespaces, SignalMask, clone3, close_on_exec_from, close_range,
-    duplicate_onto, execve, execve_replacing_last, exit_now, may_execute, reset_signal_handlers,
+    ChildOf, CloneOptions, Cloned, MountAttr, Namespaces, SealedExecutable, SignalMask, clone3, close_on_exec_from,
+    close_range, duplicate_onto, execve, execve_replacing_last, exit_now, may_execute, reset_signal_handlers,
     set_controlling_terminal, set_namespace, set_parent_death_signal, set_rlimit, unshare,
 };
 use rustix::io::Errno;
@@ -101,6 +101,8 @@ struct Child<'a> {
     in_cwd: bool,
     /// The candidate that was found executable.
     found: usize,
+    /// The host program's file, if this process could not let go of it.
+    host_file: Option<(u64, u64)>,
     /// The user's home directory.
     home: home::Home,
     /// A procfs that is nobody else's.
@@ -113,12 +115,14 @@ struct Child<'a> {
 ///
 /// # Safety
 /// Only right after clone3 in the child, with a descriptor table of its own. Each slot that is not empty holds an open descriptor, 3 or higher.
-pub(crate) unsafe fn run(program: &Program, slots: &mut [RawFd]) -> ! {
+pub(crate) unsafe fn run(program: &Program, slots: &mut [RawFd], sealed: Option<&SealedExecutable>) -> ! {
     // SAFETY: the process will execute or end; other threads of the host do not exist here.
-    unsafe {
+    let held = unsafe {
         reset_signal_handlers();
+        let held = let_go(sealed);
         close_others(slots);
-    }
+        held
+    };
     rustix::process::umask(rustix::fs::Mode::empty());
     let _ = longshore_linux::set_signal_mask(SignalMask::NONE);
     let mut child = Child {
@@ -127,6 +131,7 @@ pub(crate) unsafe fn run(program: &Program, slots: &mut [RawFd]) -> ! {
         step: 0,
         in_cwd: false,
         found: 0,
+        host_file: held.map(SealedExecutable::identity),
         home: home::Home::none(),
         proc: None,
         empty: None,
@@ -148,9 +153,13 @@ pub(crate) unsafe fn run(program: &Program, slots: &mut [RawFd]) -> ! {
 ///
 /// # Safety
 /// As [`run`].
-pub(crate) unsafe fn run_helper(program: &Program, slots: &mut [RawFd]) -> ! {
+pub(crate) unsafe fn run_helper(program: &Program, slots: &mut [RawFd], sealed: Option<&SealedExecutable>) -> ! {
     // SAFETY: the process ends soon; other threads of the host do not exist here.
-    unsafe { close_others(slots) };
+    let held = unsafe {
+        let held = let_go(sealed);
+        close_others(slots);
+        held
+    };
     let joined = join_all(program, slots).and_then(|()| set_clocks(program, slots));
     let mut options = CloneOptions::new(program.unshare);
     options.child_of = ChildOf::CallersParent;
@@ -161,7 +170,7 @@ pub(crate) unsafe fn run_helper(program: &Program, slots: &mut [RawFd]) -> ! {
     };
     match cloned {
         // SAFETY: this is the child, right after the clone, with the same slots.
-        Ok(Cloned::Child) => unsafe { run(program, slots) },
+        Ok(Cloned::Child) => unsafe { run(program, slots, held) },
         Ok(Cloned::Parent { pidfd, .. }) => {
             let sent = Slots(slots).send(Message::Child, pidfd.as_fd());
             exit_now(u8::from(sent.is_err()))
@@ -177,6 +186,16 @@ pub(crate) unsafe fn run_helper(program: &Program, slots: &mut [RawFd]) -> ! {
             exit_now(1)
         }
     }
+}
+
+/// Lets go of the host program's file (CVE-2019-5736): who executes or opens `/proc/self/exe`, by name, as the interpreter of a script or
+/// of a program, or `/proc/PID/exe` from another process, finds an empty one. Returns what is still held, for another try in other namespaces.
+///
+/// # Safety
+/// As [`run`].
+unsafe fn let_go(sealed: Option<&SealedExecutable>) -> Option<&SealedExecutable> {
+    // SAFETY: this process is a copy of the host's that has changed nothing yet.
+    sealed.filter(|sealed| unsafe { sealed.take_effect() }.is_err())
 }
 
 /// The helper's way: cgroups, then namespaces, as somebody whom nothing in them may trace.
@@ -342,7 +361,10 @@ impl Child<'_> {
         let mut errno = Errno::NOENT;
         for (i, candidate) in self.program.executable.candidates.iter().enumerate() {
             match may_execute(candidate).and_then(|()| regular(candidate)) {
-                Ok(()) => {
+                Ok(stat) if self.host_file == Some((stat.st_dev, stat.st_ino)) && by_magic(candidate) => {
+                    return Err(Errno::LOOP).at(Call::HostFile);
+                }
+                Ok(_) => {
                     self.found = i;
                     return Ok(());
                 }
@@ -458,11 +480,18 @@ fn join_cgroups(slots: &mut [RawFd], first: u16) -> Result<(), Errno> {
 }
 
 /// A directory may be "executable" too.
-fn regular(path: &std::ffi::CStr) -> Result<(), Errno> {
+fn regular(path: &std::ffi::CStr) -> Result<rustix::fs::Stat, Errno> {
     let stat = rustix::fs::stat(path)?;
     match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
-        rustix::fs::FileType::RegularFile => Ok(()),
+        rustix::fs::FileType::RegularFile => Ok(stat),
         rustix::fs::FileType::Directory => Err(Errno::ISDIR),
         _ => Err(Errno::ACCESS),
     }
+}
+
+/// Whether the path leads through a link of procfs to an open file.
+fn by_magic(path: &std::ffi::CStr) -> bool {
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS).is_err()
 }

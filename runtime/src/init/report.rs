@@ -72,6 +72,7 @@ calls! {
     Execute = "execute",
     CloseRange = "mark descriptors close-on-exec",
     Clone = "clone into the joined namespaces",
+    HostFile = "refuse to execute the host program's own file",
     TimeOffsets = "set the offsets of the clocks",
     Keyring = "join the session keyring",
     Scheduling = "set how it is scheduled",

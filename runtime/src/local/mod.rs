@@ -85,7 +85,7 @@ impl LinuxExecutor {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_on_this_thread(root: impl AsRef<Path>) -> Result<Self> {
-        let executor = Self::with(root.as_ref(), Spawner::Caller, None)?;
+        let executor = Self::with(root.as_ref(), Spawner::of_caller(), None)?;
         sweep::sweep(&executor.shared);
         Ok(executor)
     }
