@@ -118,7 +118,11 @@ async fn a_container_has_a_session_keyring_of_its_own_and_its_processes_share_it
         // The serial number, flags, usage, timeout and permissions come first.
         let key = |text: &str| text.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>();
         let (one, two) = (key(&first), key(&second));
-        assert!(one.len() > 5 && two.len() > 5, "{first} {second}");
+        assert_eq!(
+            (first.lines().count(), second.lines().count()),
+            (1, 1),
+            "{first}{second}"
+        );
         assert_eq!(one[0], two[0], "another process has the same");
         let permissions = u32::from_str_radix(&one[4], 16).expect("hexadecimal");
         let search = if user { 0x8 } else { 0x8_0000 };

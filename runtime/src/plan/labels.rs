@@ -8,7 +8,7 @@ use super::op::{Attribute, HostInput, Op, Slot};
 use super::paths::{cstring, unsupported};
 use crate::Result;
 
-/// Who else may look for keys in a container's session keyring, where its ids are its own, and where they are the host's (as runc has it).
+/// Who may look for a container's session keyring, and so join it: its user, and where its ids are its own also others of them.
 const OTHERS_SEARCH: u32 = 0x8;
 const USER_SEARCHES: u32 = 0x0008_0000;
 
@@ -37,7 +37,7 @@ impl Builder<'_> {
         let field = "process";
         let name = cstring(field, name)?;
         let permissions = match self.namespaces.new.contains(Namespaces::USER) {
-            true => OTHERS_SEARCH,
+            true => USER_SEARCHES | OTHERS_SEARCH,
             false => USER_SEARCHES,
         };
         let label = wanted(process.selinux_label()).filter(|_| self.facts.selinux);
