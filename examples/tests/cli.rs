@@ -423,3 +423,19 @@ fn a_signal_before_the_start_leaves_nothing() {
         assert_eq!(site.ok(&["ps", "-aq"]), "", "after {wait} ms");
     }
 }
+
+#[test]
+fn damaged_metadata_is_recovered_from() {
+    let site = match Site::new() {
+        Ok(site) => site,
+        Err(why) => return skip(&why),
+    };
+    assert_eq!(site.ok(&["system", "recover"]), "", "nothing is lost");
+    std::fs::write(site.path().join("root/metadata.redb"), "damaged ".repeat(5_000)).expect("written");
+    let (code, text) = site.fails(&["images"]);
+    assert!(code == 125 && text.contains("metadata.redb"), "{text}");
+    let told = site.ok(&["system", "recover"]);
+    let name = told.trim().strip_prefix("image ").expect("an image");
+    assert_eq!(site.ok(&["images", "-q"]), format!("{name}\n"));
+    assert_eq!(site.ok(&["run", "--rm", "--name", "again", name]), "again\n");
+}

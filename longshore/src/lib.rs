@@ -61,6 +61,7 @@ mod image;
 mod making;
 mod observe;
 mod privilege;
+mod rebuild;
 mod recover;
 mod senses;
 
@@ -74,6 +75,7 @@ pub use image::{Image, PullBuilder};
 pub use longshore_events::{Event, EventKind, EventSink, Filter};
 pub use longshore_runtime::{DeleteMode, ExitStatus, Io, Lifetime, State, Status};
 pub use privilege::Privilege;
+pub use rebuild::Rebuilt;
 pub use senses::Senses;
 
 pub use longshore_bundle as bundle;

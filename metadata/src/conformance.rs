@@ -10,8 +10,8 @@ use futures::future::join_all;
 use oci_spec::image::{Descriptor, Digest, MediaType};
 
 use crate::{
-    Batch, Collectible, Container, Error, ErrorKind, Found, Image, Key, Kind, Labels, MetadataStore, MetadataStoreExt,
-    Precondition, Put, Record, Removed, Resource, Value,
+    Batch, Collectible, Container, Entry, Error, ErrorKind, Filters, Found, Image, Key, Kind, Labels, MetadataStore,
+    MetadataStoreExt, Precondition, Put, Record, Removed, Resource, Value,
 };
 
 /// The whole suite, each part on an empty store of its own.
@@ -26,6 +26,9 @@ pub async fn all<F: Future<Output = Arc<dyn MetadataStore>>>(make: impl Fn() -> 
     removals_fence(&*make().await).await;
     sugar_works(&*make().await).await;
     writers_do_not_lose_updates(make().await).await;
+    filters_choose(&*make().await).await;
+    masks_leave_the_rest(&*make().await).await;
+    namespaces_are_recorded(&*make().await).await;
 }
 
 fn digest(number: u8) -> String {
@@ -410,6 +413,125 @@ pub async fn writers_do_not_lose_updates(store: Arc<dyn MetadataStore>) {
         result.expect("every change gets through");
     }
     assert_eq!(store.leases("ns").await.expect("leases")[0].value.resources.len(), 32);
+}
+
+/// Filters in containerd's syntax see each kind's fields.
+pub async fn filters_choose(store: &dyn MetadataStore) {
+    for (name, number) in [("alpine:3", 1), ("alpine:4", 2), ("debian", 2)] {
+        store
+            .put_image("ns", name, descriptor(number), labels(name))
+            .await
+            .expect("put");
+    }
+    let names = async |texts: &[&str]| {
+        let filters = Filters::parse(texts).expect("filters");
+        let found = store.filtered::<Image>("ns", &filters).await.expect("filtered");
+        found.into_iter().map(|entry| entry.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&["name~=^alpine"]).await, ["alpine:3", "alpine:4"]);
+    assert_eq!(names(&["name~=^alpine,labels.label==\"alpine:4\""]).await, ["alpine:4"]);
+    assert_eq!(
+        names(&[&format!("target.digest=={}", digest(2))]).await,
+        ["alpine:4", "debian"]
+    );
+    assert_eq!(
+        names(&["name==debian", "labels.label~=3$"]).await,
+        ["alpine:3", "debian"]
+    );
+    assert_eq!(names(&["labels.other"]).await, [""; 0]);
+    assert_eq!(names(&[]).await.len(), 3);
+    let container = Container {
+        image: "debian".into(),
+        ..Container::default()
+    };
+    store
+        .create_container("ns", "web-1", container, labels("x"))
+        .await
+        .expect("create");
+    let filters = Filters::parse(["id~=^web,image==debian"]).expect("filters");
+    assert_eq!(
+        store
+            .filtered::<Container>("ns", &filters)
+            .await
+            .expect("filtered")
+            .len(),
+        1
+    );
+    assert_eq!(
+        store
+            .filtered::<Container>("other", &filters)
+            .await
+            .expect("filtered")
+            .len(),
+        0
+    );
+}
+
+/// An update of some fields leaves the others to whoever wrote them; one of all is refused when somebody did.
+pub async fn masks_leave_the_rest(store: &dyn MetadataStore) {
+    store
+        .create_container("ns", "c", Container::default(), labels("old"))
+        .await
+        .expect("create");
+    let read = async || store.container("ns", "c").await.expect("get").expect("there");
+    let mut mine = read().await;
+    let mut theirs = mine.clone();
+    theirs.labels.insert("theirs".into(), "1".into());
+    theirs.value.image = "theirs".into();
+    store
+        .update("ns", &theirs, &["labels.theirs", "image"])
+        .await
+        .expect("update");
+
+    mine.labels.insert("label".into(), "mine".into());
+    mine.labels.insert("not named".into(), "x".into());
+    mine.value.extensions.insert("a.b".into(), serde_json::json!(7));
+    mine.value.image = "not named".into();
+    store
+        .update("ns", &mine, &["labels.label", "extensions.a.b"])
+        .await
+        .expect("update");
+    let now = read().await;
+    let expected = [("label", "mine"), ("theirs", "1")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+    assert_eq!(now.labels, BTreeMap::from(expected));
+    assert_eq!((now.value.image.as_str(), now.value.extensions.len()), ("theirs", 1));
+
+    refused(store.update("ns", &mine, &[]).await, ErrorKind::Conflict);
+    refused(store.update("ns", &mine, &["id"]).await, ErrorKind::Invalid);
+    assert_eq!(read().await.value, now.value, "a bad field changes nothing");
+    let mut all = read().await;
+    all.labels.clear();
+    store.update("ns", &all, &[]).await.expect("nobody wrote it since");
+    store
+        .update("ns", &mine, &["labels.none"])
+        .await
+        .expect("a label that is in neither");
+    assert!(read().await.labels.is_empty());
+    let missing = Entry {
+        name: "nobody".into(),
+        ..mine
+    };
+    refused(store.update("ns", &missing, &["labels"]).await, ErrorKind::NotFound);
+}
+
+/// Namespaces have labels, and go only when nothing is in them.
+pub async fn namespaces_are_recorded(store: &dyn MetadataStore) {
+    assert_eq!(store.namespace_labels("ns").await.expect("get"), None);
+    store.ensure_namespace("ns").await.expect("ensure");
+    store.ensure_namespace("ns").await.expect("twice");
+    store.label_namespace("ns", labels("x")).await.expect("label");
+    store.ensure_namespace("ns").await.expect("its labels stay");
+    assert_eq!(store.namespace_labels("ns").await.expect("get"), Some(labels("x")));
+    store.create_lease("ns", "l", None).await.expect("lease");
+    let error = store.delete_namespace("ns").await.expect_err("not empty");
+    assert!(
+        error.kind() == ErrorKind::Conflict && error.to_string().contains("lease 'l'"),
+        "{error}"
+    );
+    store.delete_lease("ns", "l").await.expect("delete");
+    store.delete_namespace("ns").await.expect("empty");
+    refused(store.delete_namespace("ns").await, ErrorKind::NotFound);
+    assert_eq!(store.namespaces().await.expect("namespaces"), [""; 0]);
 }
 
 /// The suite of the [`Collectible`] port: of a resource that `make` has just made and nothing uses.

@@ -41,6 +41,14 @@ pub enum Error {
         /// What it would refer to.
         resource: Resource,
     },
+    /// A namespace that something is in can't be removed.
+    #[error("namespace '{namespace}' is not empty: it has {holds}; remove what is in it first")]
+    NotEmpty {
+        /// The namespace.
+        namespace: String,
+        /// One of the records in it.
+        holds: Key,
+    },
     /// The store was shut down by an earlier failure.
     #[error("metadata file {path} can't be written any more after an earlier failure; open it again")]
     Closed {
@@ -121,7 +129,9 @@ impl Error {
         match self {
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::AlreadyExists(_) => ErrorKind::AlreadyExists,
-            Self::Conflict { .. } | Self::Moved { .. } | Self::BeingCollected { .. } => ErrorKind::Conflict,
+            Self::Conflict { .. } | Self::Moved { .. } | Self::BeingCollected { .. } | Self::NotEmpty { .. } => {
+                ErrorKind::Conflict
+            }
             Self::Invalid { .. } => ErrorKind::Invalid,
             Self::Locked { .. } => ErrorKind::Locked,
             Self::Corrupt { .. } => ErrorKind::Corrupt,

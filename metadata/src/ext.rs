@@ -4,9 +4,10 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use oci_spec::image::Descriptor;
 
+use crate::fields::{self, Masked};
 use crate::{
-    Batch, Container, Error, ErrorKind, Image, Key, Kind, Lease, MetadataStore, Precondition, Record, Resource, Result,
-    Value,
+    Batch, Container, Error, ErrorKind, Filters, Image, Key, Kind, Lease, MetadataStore, Precondition, Record,
+    Resource, Result, Value,
 };
 
 /// Labels.
@@ -155,6 +156,89 @@ pub trait MetadataStoreExt: MetadataStore {
                 done => return done,
             }
         }
+    }
+
+    /// The records of a kind in a namespace that match, ordered by name. Fields are named as containerd's clients do: `name~=alpine,labels."a.b"==c`.
+    async fn filtered<T: Recorded>(&self, namespace: &str, filters: &Filters) -> Result<Vec<Entry<T>>> {
+        let records = self.list(namespace, T::KIND).await?.into_iter();
+        Ok(records
+            .filter(|record| filters.matches(record))
+            .filter_map(Entry::from_record)
+            .collect())
+    }
+
+    /// Changes the named fields of a record to those of `entry`, and leaves the others as they are, whoever wrote them meanwhile: `labels`, `labels.<label>` (which is removed when
+    /// `entry` has none), and those of the value (see [`Masked`]). Without fields, all of it is put, and only if nobody wrote it since `entry` was read.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound); [`Invalid`](ErrorKind::Invalid) for a field that there is not; without fields [`Conflict`](ErrorKind::Conflict).
+    async fn update<T: Masked + Clone + Sync>(
+        &self,
+        namespace: &str,
+        entry: &Entry<T>,
+        fields: &[&str],
+    ) -> Result<u64> {
+        let key = Key::new(namespace, T::KIND, &entry.name);
+        if fields.is_empty() {
+            let unchanged = Precondition::Revision(key.clone(), entry.revision);
+            let batch = Batch::new().require(unchanged);
+            return self
+                .apply(batch.put(key, entry.labels.clone(), entry.value.clone().into_value()))
+                .await;
+        }
+        let mut outcome = Ok(());
+        let applied = self
+            .modify::<T, _>(namespace, &entry.name, |labels, value| {
+                let (mut new_labels, mut new_value) = (labels.clone(), value.clone());
+                outcome = fields::take(&mut new_labels, &mut new_value, entry, fields);
+                if outcome.is_ok() {
+                    (*labels, *value) = (new_labels, new_value);
+                }
+            })
+            .await;
+        outcome.and(applied)
+    }
+
+    /// Sets all labels of a namespace, whether it has a record or not.
+    async fn label_namespace(&self, namespace: &str, labels: Labels) -> Result<u64> {
+        self.apply(Batch::new().put(Key::namespace(namespace), labels, Value::Namespace))
+            .await
+    }
+
+    /// The labels of a namespace; `None` when it has no record.
+    async fn namespace_labels(&self, namespace: &str) -> Result<Option<Labels>> {
+        Ok(self.get(&Key::namespace(namespace)).await?.map(|record| record.labels))
+    }
+
+    /// Removes a namespace's record.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound); [`NotEmpty`](Error::NotEmpty) while anything is in it; [`Conflict`](ErrorKind::Conflict) when others write all the time.
+    async fn delete_namespace(&self, namespace: &str) -> Result<()> {
+        for _ in 0..RETRIES {
+            let revision = self.view().await?.revision();
+            for kind in [Kind::Image, Kind::Container, Kind::Lease, Kind::Content, Kind::Snapshot] {
+                if let Some(record) = self.list(namespace, kind).await?.into_iter().next() {
+                    return Err(Error::NotEmpty {
+                        namespace: namespace.to_owned(),
+                        holds: record.key,
+                    });
+                }
+            }
+            let unchanged = Precondition::StoreRevision(revision);
+            match self
+                .apply(Batch::new().require(unchanged).delete(Key::namespace(namespace)))
+                .await
+            {
+                Err(Error::Moved { .. }) => {}
+                outcome => return outcome.map(drop),
+            }
+        }
+        let revision = self.view().await?.revision();
+        Err(Error::Moved {
+            expected: revision,
+            actual: revision,
+        })
     }
 
     /// Makes sure that a namespace has a record.

@@ -43,6 +43,7 @@ pub mod conformance;
 mod edges;
 mod error;
 mod ext;
+mod fields;
 mod memory;
 mod plan;
 mod record;
@@ -57,6 +58,8 @@ pub use collect::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use ext::{Entry, Labels, MetadataStoreExt, Put, Recorded};
+pub use fields::Masked;
+pub use longshore_filter::{Filter, Filters};
 pub use memory::MemoryStore;
 pub use record::{Container, Image, Key, Kind, Lease, Record, Resource, Value};
 pub use redb::RedbStore;

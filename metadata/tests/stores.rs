@@ -119,3 +119,20 @@ async fn damage_is_found_at_open_wherever_it_is() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_damaged_file_is_set_aside() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("metadata.redb");
+    std::fs::write(&path, "damaged".repeat(2000)).expect("write");
+    assert_eq!(
+        RedbStore::open(&path).await.expect_err("damaged").kind(),
+        ErrorKind::Corrupt
+    );
+    let aside = RedbStore::set_aside(&path).await.expect("set aside");
+    assert!(!path.exists() && std::fs::read(&aside).expect("it is kept").starts_with(b"damaged"));
+    let store = RedbStore::open(&path).await.expect("an empty one");
+    let error = RedbStore::set_aside(&path).await.expect_err("it is open");
+    assert_eq!(error.kind(), ErrorKind::Locked);
+    drop(store);
+}

@@ -17,6 +17,18 @@ pub(super) struct Bundles {
 }
 
 impl Bundles {
+    /// `<namespace>/<id>` of each.
+    pub(super) async fn ids(&self) -> std::io::Result<Vec<String>> {
+        let root = self.root.clone();
+        let found = blocking(move || list(&root)).await?.into_iter();
+        Ok(found
+            .filter_map(|found| match found.resource {
+                Resource::Custom { id, .. } => Some(id),
+                _ => None,
+            })
+            .collect())
+    }
+
     /// The directory, if the id is one that the engine gives.
     fn directory(&self, resource: &Resource) -> Option<PathBuf> {
         let Resource::Custom { kind, id } = resource else {

@@ -114,6 +114,18 @@ impl Engine {
             .at(format!("looking for what holds {resource}"))
     }
 
+    /// `<namespace>/<id>` of each bundle.
+    pub(crate) async fn bundle_resources(&self) -> Result<Vec<String>> {
+        let bundles = Bundles {
+            root: self.root.join("bundles"),
+        };
+        bundles.ids().await.map_err(|source| crate::Error::Io {
+            doing: "listing the bundles in",
+            path: bundles.root.clone(),
+            source,
+        })
+    }
+
     pub(crate) fn collectibles(&self) -> Vec<Arc<dyn Collectible>> {
         let mut all: Vec<Arc<dyn Collectible>> = vec![
             Arc::new(Blobs {

@@ -21,7 +21,10 @@ pub(super) const SCHEMA: &str = "schema";
 pub(super) const REVISION: &str = "revision";
 
 /// The version of the tables' layout that this program writes.
-const SCHEMA_VERSION: u64 = 1;
+///
+/// - 1: the first.
+/// - 2: records may refer to resources of a program's own, which one that knows version 1 can't read.
+pub(super) const SCHEMA_VERSION: u64 = 2;
 /// Up to this size a file is read and checked whole whenever it is opened (about 20 ms); a larger one only after a crash.
 const CHECK_ALL_UP_TO: u64 = 16 << 20;
 /// What redb may keep in memory. The kernel's page cache has the rest.
@@ -108,9 +111,14 @@ impl Handle {
                 .get(SCHEMA)
                 .map_err(|e| fail(e.into()))?
                 .map(|guard| guard.value());
-            if version.is_none() {
-                facts.insert(SCHEMA, SCHEMA_VERSION).map_err(|e| fail(e.into()))?;
-                facts.insert(REVISION, 0).map_err(|e| fail(e.into()))?;
+            match version {
+                None => {
+                    facts.insert(SCHEMA, SCHEMA_VERSION).map_err(|e| fail(e.into()))?;
+                    facts.insert(REVISION, 0).map_err(|e| fail(e.into()))?;
+                }
+                // What 1 wrote is read as it is; the number keeps older programs from what is written from now on.
+                Some(1) => drop(facts.insert(SCHEMA, SCHEMA_VERSION).map_err(|e| fail(e.into()))?),
+                Some(_) => {}
             }
             version
         };
@@ -118,6 +126,10 @@ impl Handle {
             // A reopened file is not written, so that looking at it costs no commit.
             Some(SCHEMA_VERSION) => transaction.abort().map_err(|e| self.failed("reading")(e.into())),
             None => transaction.commit().map_err(|e| self.failed("creating the tables of")(e.into())),
+            Some(1) => {
+                tracing::info!(path = %self.path.display(), "the metadata file is brought to version {SCHEMA_VERSION}");
+                transaction.commit().map_err(|e| self.failed("bringing up to date")(e.into()))
+            }
             Some(other) => Err(self.corrupt(format!(
                 "it is of version {other} and this program knows up to {SCHEMA_VERSION}; use the version that wrote it, or newer"
             ))),
@@ -213,4 +225,58 @@ fn failed(path: &Path, action: &'static str, error: impl Into<redb::Error>) -> E
 /// Storage errors come from iterators.
 pub(super) fn storage(handle: &Handle) -> impl Fn(StorageError) -> Error + '_ {
     |error| handle.failed("reading")(error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ErrorKind, MetadataStoreExt, RedbStore};
+
+    fn set_version(path: &Path, version: u64) {
+        let database = Database::open(path).expect("open");
+        let transaction = database.begin_write().expect("begin");
+        transaction
+            .open_table(FACTS)
+            .expect("a table")
+            .insert(SCHEMA, version)
+            .expect("insert");
+        transaction.commit().expect("commit");
+    }
+
+    fn version(path: &Path) -> u64 {
+        let database = Database::open(path).expect("open");
+        let facts = database
+            .begin_read()
+            .expect("begin")
+            .open_table(FACTS)
+            .expect("a table");
+        facts.get(SCHEMA).expect("get").expect("a version").value()
+    }
+
+    #[tokio::test]
+    async fn an_older_file_is_brought_up_to_date_and_a_newer_one_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("metadata.redb");
+        let store = RedbStore::open(&path).await.expect("open");
+        store.create_lease("ns", "l", None).await.expect("put");
+        drop(store);
+        set_version(&path, 1);
+        let store = RedbStore::open(&path).await.expect("an older file is opened");
+        assert_eq!(
+            store.leases("ns").await.expect("leases").len(),
+            1,
+            "with all that is in it"
+        );
+        drop(store);
+        assert_eq!(version(&path), SCHEMA_VERSION);
+
+        set_version(&path, SCHEMA_VERSION + 1);
+        let error = RedbStore::open(&path).await.expect_err("a newer file");
+        let said = error.to_string();
+        assert!(
+            error.kind() == ErrorKind::Corrupt && said.contains("of version 3"),
+            "{said}"
+        );
+        assert_eq!(version(&path), SCHEMA_VERSION + 1, "it is left as it was");
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::database::{Handle, InTable, storage};
+use super::lock::Lock;
 use super::view::RedbView;
 use super::writer::Writer;
 use crate::plan::Lookup;
@@ -50,6 +51,30 @@ impl RedbStore {
             let handle = Arc::new(Handle::open(&path)?);
             let writer = Writer::start(Arc::clone(&handle))?;
             Ok(Self { writer, handle })
+        })
+        .await
+    }
+
+    /// Renames a file that is damaged, so that an empty one can take its place; tells its new name. Nothing of it is lost for whoever can repair it.
+    ///
+    /// # Errors
+    /// [`Locked`](crate::ErrorKind::Locked) when a process has it open, and when the system refuses.
+    pub async fn set_aside(path: impl Into<PathBuf>) -> Result<PathBuf> {
+        let path = path.into();
+        blocking(path.clone(), move || {
+            let _lock = Lock::take(&path)?;
+            let since = std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap_or_default();
+            let mut aside = path.clone().into_os_string();
+            aside.push(format!(".damaged-{}", since.as_millis()));
+            let aside = PathBuf::from(aside);
+            std::fs::rename(&path, &aside).map_err(|source| Error::Io {
+                action: "setting aside",
+                path,
+                source: source.into(),
+            })?;
+            Ok(aside)
         })
         .await
     }

@@ -277,6 +277,8 @@ pub(crate) enum SystemCommand {
     Df,
     /// As `longshore prune`
     Prune(Prune),
+    /// Set damaged metadata aside, and record anew what images and containers there are
+    Recover,
 }
 
 /// A number of bytes: `1048576`, `64m`, `2g`, `512k`.

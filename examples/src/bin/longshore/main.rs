@@ -90,6 +90,7 @@ async fn perform(site: &open::Site, command: Command) -> anyhow::Result<u8> {
         Command::Prune(prune) => storage::prune(site, prune).await,
         Command::System(system) => match system.command {
             SystemCommand::Df => storage::usage(site).await,
+            SystemCommand::Recover => storage::recover(site).await,
             SystemCommand::Prune(prune) => storage::prune(site, prune).await,
         },
         Command::Rm(remove) => containers::remove(site, remove).await,

@@ -174,3 +174,22 @@ pub(crate) async fn free(engine: &Engine) -> Result<()> {
     eprintln!("freed {}", human(report.freed_bytes()));
     Ok(())
 }
+
+/// Only what is damaged is set aside: names that are lost then can't be made anew.
+pub(crate) async fn recover(site: &Site) -> Result<u8> {
+    let rebuilt = match Engine::open(&site.root).await {
+        Ok(engine) => engine.rebuild().await?,
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            eprintln!("longshore: {:#}", anyhow::Error::from(error));
+            Engine::recover_root(&site.root).await?.1
+        }
+        Err(error) => return Err(error.into()),
+    };
+    for image in &rebuilt.images {
+        say!("image {image}");
+    }
+    for container in &rebuilt.containers {
+        say!("container {container}");
+    }
+    Ok(0)
+}
