@@ -19,6 +19,12 @@ const PATH_MAX: usize = 4096;
 /// The longest name, with its end.
 const NAME_MAX: usize = 256;
 
+const NEW_FILE: OFlags = OFlags::CREATE
+    .union(OFlags::EXCL)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::WRONLY);
+
 /// Opens a path as if `root` were the root directory (openat2(2), `RESOLVE_IN_ROOT`).
 pub(super) fn open_in_root(root: impl AsFd, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
     open_resolving(root, path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
@@ -52,7 +58,10 @@ pub(super) enum Last {
 /// Opens whatever is at a path, making it and what is missing on the way.
 pub(super) fn point(root: impl AsFd, path: &InRoot, last: Last) -> Result<Point, Failure> {
     match open_in_root(&root, path.whole(), OFlags::PATH) {
-        Err(Errno::NOENT) => make(root, path.whole(), last).map(|fd| Point { fd, found: false }),
+        Err(Errno::NOENT) => {
+            let made = make_only_the_last(&root, path, last).map_or_else(|| make(&root, path.whole(), last), Ok);
+            made.map(|fd| Point { fd, found: false })
+        }
         answer => answer.map(|fd| Point { fd, found: true }).at(Call::OpenTarget),
     }
 }
@@ -167,6 +176,22 @@ fn make(root: impl AsFd, path: &CStr, last: Last) -> Result<OwnedFd, Failure> {
     Err(Errno::AGAIN).at(Call::OpenTarget)
 }
 
+/// The common case in few calls: all but the last name is there, and that is no symbolic link.
+fn make_only_the_last(root: impl AsFd, path: &InRoot, last: Last) -> Option<OwnedFd> {
+    let (name, above) = path.names.split_last()?;
+    let parent = match above.len().checked_sub(1) {
+        Some(end) => path.prefixes.get(end)?.as_c_str(),
+        None => c".",
+    };
+    let parent = open_in_root(&root, parent, OFlags::PATH | OFlags::DIRECTORY).ok()?;
+    match last {
+        Last::Directory => mkdirat(&parent, name.as_c_str(), Mode::from_raw_mode(0o755)),
+        Last::File => openat(&parent, name.as_c_str(), NEW_FILE, Mode::from_raw_mode(0o644)).map(drop),
+    }
+    .ok()?;
+    open_in_root(root, path.whole(), OFlags::PATH).ok()
+}
+
 fn make_directory(parent: impl AsFd, name: &CStr) -> Result<(), Failure> {
     match mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
         Err(Errno::EXIST) => Ok(()),
@@ -175,8 +200,7 @@ fn make_directory(parent: impl AsFd, name: &CStr) -> Result<(), Failure> {
 }
 
 fn make_file(parent: impl AsFd, name: &CStr) -> Result<(), Failure> {
-    let create = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::WRONLY;
-    match openat(parent, name, create, Mode::from_raw_mode(0o644)) {
+    match openat(parent, name, NEW_FILE, Mode::from_raw_mode(0o644)) {
         Err(Errno::EXIST) => Ok(()),
         answer => answer.map(drop).at(Call::MakeTarget),
     }
