@@ -240,13 +240,22 @@ fn the_specs_are_one() {
             );
             assert_eq!(ran.code, Some(0), "{ran:?}");
             let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
-            assert!(text.starts_with("{\n\t\"ociVersion\""), "tabs, and the version first");
             std::fs::remove_dir_all(&folder).unwrap();
-            serde_json::from_str::<Value>(&text).unwrap()
+            serde_json::from_str::<Value>(&text).unwrap();
+            without_ambient(&text)
         });
         assert_eq!(specs[0], specs[1], "ours first");
     }
     bench.end();
+}
+
+/// runc up to 1.1 lists ambient capabilities that no kernel raises: none is inheritable. Later ones do not.
+fn without_ambient(config: &str) -> String {
+    let Some(begin) = config.find(",\n\t\t\t\"ambient\": [") else {
+        return config.to_owned();
+    };
+    let length = config[begin..].find(']').unwrap() + 1;
+    format!("{}{}", &config[..begin], &config[begin + length..])
 }
 
 #[test]

@@ -73,8 +73,9 @@ fn process() -> Process {
     let mut capabilities = LinuxCapabilities::default();
     capabilities.set_bounding(Some(held.clone()));
     capabilities.set_effective(Some(held.clone()));
-    capabilities.set_permitted(Some(held.clone()));
-    capabilities.set_ambient(Some(held));
+    capabilities.set_permitted(Some(held));
+    // runc listed ambient ones until 1.1, which nothing could raise: none is inheritable.
+    capabilities.set_ambient(None);
     capabilities.set_inheritable(None);
     let files = PosixRlimitBuilder::default()
         .typ(PosixRlimitType::RlimitNofile)

@@ -379,6 +379,8 @@ impl Child<'_> {
     fn await_start(&mut self) -> Result<(), Failure> {
         // Its end tells a host that is about to go that nothing depends on it any more.
         drop(self.slots.take(Slot::REPORT));
+        // Who looks at a process that waits finds no way to what was made on its way.
+        drop(self.empty.take());
         loop {
             let listener = self.slots.get(Slot::START)?;
             let connection = match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {

@@ -26,7 +26,7 @@ pub(crate) fn spec(_: &Global, arguments: &Arguments) -> Outcome {
     let mut json = Vec::new();
     let tabs = serde_json::ser::PrettyFormatter::with_indent(b"\t");
     spec.serialize(&mut serde_json::Serializer::with_formatter(&mut json, tabs))?;
-    let json = with_sorted_capabilities(&String::from_utf8(json)?);
+    let json = in_runcs_order(&with_sorted_capabilities(&String::from_utf8(json)?));
 
     let path = Path::new(arguments.filled("bundle").unwrap_or("")).join("config.json");
     let opened = File::options().write(true).create_new(true).mode(0o666).open(&path);
@@ -57,7 +57,41 @@ fn with_sorted_capabilities(json: &str) -> String {
         set.sort();
         lines.push(set.join(",\n"));
     }
-    lines.join("\n") + "\n"
+    lines.join("\n")
+}
+
+/// The members of a spec in the order in which runc writes them.
+const ORDER: [&str; 6] = ["ociVersion", "process", "root", "hostname", "mounts", "linux"];
+
+/// The same JSON, its outermost members in runc's order; those that runc does not write come last.
+fn in_runcs_order(json: &str) -> String {
+    let inner = json.trim_start_matches("{\n").trim_end_matches("\n}");
+    let mut members: Vec<Vec<&str>> = Vec::new();
+    for line in inner.lines() {
+        // A mapping begins inside.
+        if line.trim_start().starts_with("\"containerID\"")
+            && let Some(member) = members.last_mut()
+            && let Some(before) = member.pop_if(|before| before.trim_start().starts_with("\"hostID\""))
+        {
+            member.extend([line, before]);
+            continue;
+        }
+        let begins = line.strip_prefix('\t').is_some_and(|rest| rest.starts_with('"'));
+        match members.last_mut() {
+            Some(member) if !begins => member.push(line),
+            _ => members.push(vec![line]),
+        }
+    }
+    let place = |member: &[&str]| {
+        let name = member[0].split('"').nth(1).unwrap_or_default();
+        ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len())
+    };
+    members.sort_by_key(|member| place(member));
+    let texts: Vec<_> = members
+        .iter()
+        .map(|member| member.join("\n").trim_end_matches(',').to_owned())
+        .collect();
+    format!("{{\n{}\n}}", texts.join(",\n"))
 }
 
 /// v2 has this file at its root.
@@ -77,4 +111,18 @@ pub(crate) fn plan(global: &Global, arguments: &Arguments) -> Outcome {
     let program = longshore_runtime::plan(&spec, &HostFacts::gather()?, &options)?;
     write!(std::io::stdout(), "{program}")?;
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_come_in_runcs_order_with_what_is_in_them() {
+        let json = "{\n\t\"ociVersion\": \"1\",\n\t\"other\": 1,\n\t\"root\": {\n\t\t\"path\": \"r\"\n\t},\n\t\"process\": {\n\t\t\"a\": [\n\t\t]\n\t}\n}";
+        assert_eq!(
+            in_runcs_order(json),
+            "{\n\t\"ociVersion\": \"1\",\n\t\"process\": {\n\t\t\"a\": [\n\t\t]\n\t},\n\t\"root\": {\n\t\t\"path\": \"r\"\n\t},\n\t\"other\": 1\n}"
+        );
+    }
 }
