@@ -40,6 +40,8 @@ mod stats;
 #[cfg(feature = "systemd")]
 pub(crate) mod systemd;
 
+#[cfg(feature = "systemd")]
+pub(crate) use control::owner;
 pub use control::{Cgroup, Entry, SubGroup};
 pub use host::{Host, Mode};
 pub use limits::Limits;

@@ -547,3 +547,25 @@ fn a_frozen_group_is_refused_and_left_alone() {
         assert!(left, "it is somebody else's");
     }
 }
+
+#[test]
+fn a_group_is_handed_to_a_user_without_its_limits() {
+    use std::os::unix::fs::MetadataExt as _;
+    let Some((manager, id)) = manager("handed") else { return };
+    let cgroup = create(&manager, &id, json!({})).expect("made");
+    let v2 = directories(&cgroup)
+        .into_iter()
+        .find(|dir| dir.join("cgroup.type").exists());
+    let Some(v2) = v2 else { return skip("needs v2") };
+    cgroup.delegate(65534).expect("handed on");
+    let owner = |file: &str| fs::metadata(v2.join(file)).expect("it is there").uid();
+    for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+        assert_eq!(owner(file), 65534, "{file}");
+    }
+    for entry in fs::read_dir(&v2).expect("readable").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".max") || name == "cgroup.freeze" {
+            assert_eq!(owner(&name), 0, "{name}");
+        }
+    }
+}

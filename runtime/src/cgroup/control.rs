@@ -11,10 +11,13 @@ use super::limits::{Limits, Missing, Write};
 use super::path::Location;
 use crate::{Error, Result};
 
+mod delegate;
 mod enter;
 mod freeze;
 mod remove;
 
+#[cfg(feature = "systemd")]
+pub(crate) use delegate::owner;
 pub use enter::{Entry, SubGroup};
 
 /// A container's group in one hierarchy.

@@ -35,6 +35,8 @@ pub(crate) struct Order<'a> {
     pub(crate) unit: &'a Unit,
     pub(crate) resources: Option<&'a LinuxResources>,
     pub(crate) annotations: Option<&'a HashMap<String, String>>,
+    /// Whom the group is handed to, if not to root.
+    pub(crate) owner: Option<u32>,
     /// A process to be in it: systemd makes no scope without one.
     pub(crate) pid: u32,
 }
@@ -74,7 +76,8 @@ impl Manager {
         let made = systemd
             .start(order.unit, &properties)
             .and_then(|()| self.make_all(&wanted, limits, &mut cgroup))
-            .and_then(|()| cgroup.write(limits));
+            .and_then(|()| cgroup.write(limits))
+            .and_then(|()| order.owner.map_or(Ok(()), |user| cgroup.delegate(user)));
         match made {
             Ok(()) => Ok(cgroup),
             Err(error) => {

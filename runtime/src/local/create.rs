@@ -84,6 +84,7 @@ impl Made {
             unit,
             resources: spec.linux().as_ref().and_then(|l| l.resources().as_ref()),
             annotations: spec.annotations().as_ref(),
+            owner: crate::cgroup::owner(spec),
             pid: placeholder.pid,
         };
         self.cgroup = Some(shared.cgroups.create_unit(order, limits)?);

@@ -137,6 +137,7 @@ fn a_container_has_its_groups_where_systemd_made_them() {
         unit: &unit,
         resources: Some(&resources),
         annotations: Some(&annotations),
+        owner: None,
         pid: placeholder.pid,
     };
     let made = manager.create_unit(order, &limits.expect("compiled"));
