@@ -311,7 +311,7 @@ fn races() -> u32 {
     std::env::var("LONGSHORE_RACES")
         .ok()
         .and_then(|n| n.parse().ok())
-        .unwrap_or(40)
+        .unwrap_or(24)
 }
 
 /// CVE-2021-30465 and CVE-2024-45310: while a container starts, another process swaps directories of a volume that both have for links to

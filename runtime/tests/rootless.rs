@@ -172,3 +172,27 @@ async fn without_a_user_namespace_the_error_says_what_to_do() {
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("linux.namespaces"), "{error}");
 }
+
+#[tokio::test]
+async fn an_ordinary_user_sees_the_cgroups_that_he_is_in() {
+    let Some(place) = ordinary("an_ordinary_user_sees_the_cgroups_that_he_is_in") else {
+        return;
+    };
+    if !can_unshare() {
+        return;
+    }
+    let mine = fs::read_to_string("/proc/self/cgroup").expect("readable");
+    if !mine.lines().any(|l| !l.starts_with("0::") && !l.contains(":name=")) {
+        return skipped("needs cgroup v1");
+    }
+    // Without a cgroup namespace the groups are bound, and the host can't make mounts either.
+    let line = "for g in /sys/fs/cgroup/*; do grep -qx 1 $g/tasks || echo not in $g; done; mkdir /sys/fs/cgroup/x 2>&1";
+    let mut spec = in_user_namespace(&["sh", "-c", line]);
+    let options = json!(["ro", "nosuid", "noexec", "nodev"]);
+    let mount = json!({ "source": "cgroup", "type": "cgroup", "destination": "/sys/fs/cgroup", "options": options });
+    spec["mounts"].as_array_mut().expect("a list").push(mount);
+    let outcome = place.run(&spec).await;
+    let lines: Vec<_> = outcome.stdout.lines().collect();
+    assert_eq!(lines.len(), 1, "{outcome:?}");
+    assert!(lines[0].contains("Read-only file system"), "{outcome:?}");
+}
