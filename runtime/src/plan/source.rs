@@ -17,6 +17,9 @@ const LONGEST_DATA: usize = 4095;
 /// Since this kernel overlay layers can be given one by one.
 const SEPARATE_LAYERS: (u32, u32) = (6, 8);
 
+/// Parameters of common filesystems that are often left in the options of a bind mount.
+const OF_FILESYSTEMS: [&str; 6] = ["gid", "mode", "nr_blocks", "nr_inodes", "size", "uid"];
+
 impl Builder<'_> {
     /// The path inside the root, of one that is below the root's own path on the host.
     pub(super) fn inside(&self, path: &Path) -> Option<PathBuf> {
@@ -39,7 +42,7 @@ impl Builder<'_> {
 
     /// What a mount is made from.
     pub(super) fn source(
-        &self,
+        &mut self,
         field: &str,
         fs_type: &str,
         source: Option<&Path>,
@@ -50,9 +53,16 @@ impl Builder<'_> {
             _ => options.bind,
         };
         if let Some(depth) = bind {
-            if let Some(param) = options.params.first() {
-                let reason = format!("'{}' is not an option of a bind mount", param.key.to_string_lossy());
-                return Err(invalid(format!("{field}.options"), reason));
+            for param in options.params.drain(..) {
+                let word = param.key.to_string_lossy().into_owned();
+                // The kernel does not look at them, and specs have them that run elsewhere; anything else may be a mistyped `ro`.
+                if !OF_FILESYSTEMS.contains(&word.as_str()) {
+                    let reason = format!("'{word}' is not an option of a bind mount");
+                    return Err(invalid(format!("{field}.options"), reason));
+                }
+                self.warnings.push(format!(
+                    "{field}.options: '{word}' is left out: a bind mount does not take it"
+                ));
             }
             if options.remount {
                 return Ok(Source::There { params: None });

@@ -146,7 +146,7 @@ fn what_is_wrong_or_not_supported_is_named_by_its_field() {
             "mounts[2].options",
         ),
         (
-            |s| s["mounts"][2]["options"] = json!(["bind", "size=1"]),
+            |s| s["mounts"][2]["options"] = json!(["bind", "r0"]),
             "mounts[2].options",
         ),
         (
@@ -251,6 +251,22 @@ fn a_capability_that_the_kernel_lacks_is_warned_of() {
         ]
     );
     assert!(program.to_string().starts_with("warning ignoring unknown"));
+}
+
+#[test]
+fn what_a_bind_mount_does_not_take_is_warned_of() {
+    let mut spec = spec();
+    let bind = json!({ "destination": "/data", "source": "/srv", "options": ["bind", "ro", "mode=755"] });
+    spec["mounts"].as_array_mut().expect("a list").push(bind);
+    let spec: Spec = serde_json::from_value(spec).expect("a runtime spec");
+    let program = plan(&spec, &facts(Privilege::Full), &PlanOptions::new("/bundle")).expect("it compiles");
+    let warnings = program.warnings();
+    assert!(
+        warnings
+            .iter()
+            .any(|warning| warning.contains("options: 'mode' is left out")),
+        "{warnings:?}"
+    );
 }
 
 /// The hooks' places among the steps, and nothing of them where there are none.
