@@ -105,8 +105,8 @@ impl SealedExecutable {
     /// Lets go of the file, in a copy of the process that prepared it. Async-signal-safe.
     ///
     /// # Errors
-    /// `EPERM` without `CAP_SYS_ADMIN` or `CAP_CHECKPOINT_RESTORE` in the caller's user namespace, `EINVAL` from a kernel without
-    /// `CONFIG_CHECKPOINT_RESTORE`. The process goes on as it was, but for the memory it takes.
+    /// `EPERM` without `CAP_SYS_ADMIN` or `CAP_CHECKPOINT_RESTORE` in the caller's user namespace or, on a kernel without
+    /// `CONFIG_CHECKPOINT_RESTORE`, without `CAP_SYS_RESOURCE` in the first one. The process goes on as it was, but for the memory it takes.
     ///
     /// # Safety
     /// The caller is a copy of the process that prepared it (`fork`, or clone without `CLONE_VM`), has one thread, and has changed no
@@ -152,6 +152,7 @@ impl SealedExecutable {
     }
 
     fn exchange(&self) -> Result<(), Errno> {
+        const PR_SET_MM_EXE_FILE: i32 = 13;
         const PR_SET_MM_MAP: i32 = 14;
         // SAFETY: an argument of 0 is none that the kernel takes; it answers with the present end.
         let brk = unsafe { syscall!(libc::SYS_brk, 0) }?;
@@ -162,8 +163,15 @@ impl SealedExecutable {
         };
         let size = size_of::<MemoryMap>();
         // SAFETY: the structure has the size that is passed and outlives the call; all of it but the file is as it was.
-        unsafe { syscall!(libc::SYS_prctl, libc::PR_SET_MM, PR_SET_MM_MAP, &raw const map, size, 0) }?;
-        Ok(())
+        match unsafe { syscall!(libc::SYS_prctl, libc::PR_SET_MM, PR_SET_MM_MAP, &raw const map, size, 0) } {
+            // A kernel that can't checkpoint has this one, for those with CAP_SYS_RESOURCE.
+            Err(Errno::INVAL) => {
+                let fd = self.empty.as_raw_fd();
+                // SAFETY: no memory is passed.
+                unsafe { syscall!(libc::SYS_prctl, libc::PR_SET_MM, PR_SET_MM_EXE_FILE, fd, 0, 0) }.map(drop)
+            }
+            done => done.map(drop),
+        }
     }
 }
 

@@ -219,6 +219,10 @@ async fn a_hook_that_fails_ends_the_life_and_poststop_is_run() {
             ("echo said before; exec sleep 1000", 1, "past specified timeout of 1s"),
             ("kill -TERM $$", 10, "signal 15"),
         ] {
+            // One of each way to be waited for is enough of the slow ones.
+            if timeout == 1 && !["createRuntime", "startContainer"].contains(&kind) {
+                continue;
+            }
             let mut hook = shell(line);
             hook["timeout"] = json!(timeout);
             let mut spec = spec(&["sleep", "1000"]);

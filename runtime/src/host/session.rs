@@ -105,7 +105,13 @@ impl Session {
                 };
             };
             match message {
-                Message::Failed { step, failure } => return Err(self.failed(step, failure)),
+                Message::Failed { step, failure } => {
+                    if self.ancestor == Ancestor::Helper && step != HELPER_STEP {
+                        // The child was faster than the helper, which still has to say who it is: nobody else can reap it.
+                        self.adopt_late();
+                    }
+                    return Err(self.failed(step, failure));
+                }
                 Message::Child => {
                     self.adopt(fd)?;
                     if let Some(step) = self.held.take()
@@ -274,6 +280,27 @@ impl Session {
         self.ended_early(Errno::PROTO)
     }
 
+    /// Waits for the helper's word about a child that has spoken already.
+    fn adopt_late(&mut self) {
+        while let Ok(Some((message, fd))) = receive(&self.socket) {
+            if message == Message::Child {
+                let _ = self.adopt(fd);
+                return;
+            }
+        }
+    }
+
+    /// The child that a helper which has ended has told of, if it has.
+    fn told_child(&self) -> Option<OwnedFd> {
+        rustix::io::ioctl_fionbio(&self.socket, true).ok()?;
+        while let Ok(Some((message, fd))) = receive(&self.socket) {
+            if message == Message::Child {
+                return fd;
+            }
+        }
+        None
+    }
+
     /// The child went away without a word.
     fn ended_early(&self, errno: Errno) -> Error {
         let how = match self.pidfd.as_ref().map(wait_for_exit) {
@@ -328,8 +355,17 @@ impl Drop for Session {
     fn drop(&mut self) {
         let Some(pidfd) = self.pidfd.take() else { return };
         if self.ancestor == Ancestor::Helper {
-            // What the helper has cloned dies of its parent-death signal or of the closed socket.
-            let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+            // It waits for nothing, and ends by itself unless somebody has frozen it.
+            let patience = rustix::event::Timespec { tv_sec: 2, tv_nsec: 0 };
+            let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&patience));
+            let _ = send_signal(&pidfd, SIGKILL);
+            wait_and_reap(&pidfd);
+            // What it has cloned is told by now, and only we can reap it.
+            if let Some(child) = self.told_child() {
+                let _ = send_signal(&child, SIGKILL);
+                wait_and_reap(&child);
+            }
+            return;
         }
         let _ = send_signal(&pidfd, SIGKILL);
         wait_and_reap(&pidfd);
