@@ -6,6 +6,7 @@ use std::io::Write;
 use serde_json::Value;
 
 use crate::args::Arguments;
+use crate::commands::COMMANDS;
 use crate::failure::Outcome;
 use crate::global::Global;
 
@@ -15,7 +16,8 @@ const CHECKPOINT: &str = "org.opencontainers.runc.checkpoint.enabled";
 /// `longshore-runc features`
 pub(crate) fn features(_: &Global, _: &Arguments) -> Outcome {
     let mut features = longshore_runtime::features();
-    features.set_annotations(Some(HashMap::from([(CHECKPOINT.to_owned(), "false".to_owned())])));
+    let checkpoints = COMMANDS.iter().any(|command| command.name == "checkpoint");
+    features.set_annotations(Some(HashMap::from([(CHECKPOINT.to_owned(), checkpoints.to_string())])));
     let mut document = serde_json::to_value(features)?;
     leave_out_unknown(&mut document);
     let json = serde_json::to_string_pretty(&document)?;
