@@ -10,7 +10,7 @@ use longshore_runtime::{ContainerId, Executor, Io, LinuxExecutor, ProcessId, Rea
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::args::Arguments;
-use crate::console::{ConsoleSocket, HostTerminal, Resizer, Session, connect, send_descriptor};
+use crate::console::{ConsoleSocket, HostTerminal, PlainLines, Resizer, Session, connect, send_descriptor};
 use crate::failure::{errno_text, path_error};
 use crate::log::Log;
 use crate::signals::Signals;
@@ -74,7 +74,7 @@ impl Connection {
             (Presence::Foreground, true, None) => {
                 let (io, terminal) = Io::pty();
                 self.terminal = Some((HostTerminal::find()?, terminal));
-                Ok(io)
+                Ok(Io::custom(PlainLines(io.into_streams())))
             }
             (_, false, None) => Ok(Io::inherit()),
         }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::thread::JoinHandle;
 
 use anyhow::Context;
-use longshore_runtime::{Error as RuntimeError, Stdio, Streams};
+use longshore_runtime::{Drained, Error as RuntimeError, Stdio, Streams};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::termios::{
@@ -73,6 +73,33 @@ impl Resizer {
     }
 }
 
+/// A terminal whose line feeds are the person's terminal's to turn into new lines: one of the two must not. It is set before the container's
+/// program runs, which may say something at once.
+#[derive(Debug)]
+pub(crate) struct PlainLines(pub(crate) Box<dyn Streams>);
+
+impl Streams for PlainLines {
+    fn open(self: Box<Self>) -> Result<Stdio, RuntimeError> {
+        self.0.open()
+    }
+
+    fn console(self: Box<Self>, master: OwnedFd) -> Result<(), RuntimeError> {
+        let set = tcgetattr(&master).and_then(|mut modes| {
+            modes.output_modes.remove(OutputModes::ONLCR);
+            tcsetattr(&master, OptionalActions::Now, &modes)
+        });
+        set.map_err(|errno| RuntimeError::Io {
+            action: "set the modes of the container's terminal".into(),
+            source: errno.into(),
+        })?;
+        self.0.console(master)
+    }
+
+    fn drained(&mut self) -> Option<Drained> {
+        self.0.drained()
+    }
+}
+
 /// The container's terminal, connected to the person's.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -85,10 +112,6 @@ pub(crate) struct Session {
 impl Session {
     /// Connects the two: what is typed here is typed there, what is shown there is shown here.
     pub(crate) fn connect(host: HostTerminal, master: File) -> anyhow::Result<Self> {
-        let mut modes = tcgetattr(&master).context("read the modes of the container's terminal")?;
-        // The person's terminal turns a line feed into a new line; one of the two must not.
-        modes.output_modes.remove(OutputModes::ONLCR);
-        tcsetattr(&master, OptionalActions::Now, &modes).context("set the modes of the container's terminal")?;
         host.make_raw()?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC).context("make an eventfd")?;
         type_into(master.try_clone()?)?;
