@@ -16,6 +16,10 @@ fuzz_target!(|layer: &[u8]| {
     fs::write(beside.join("file"), "as it was").expect("a file");
     let _ = apply_layer(&[Mount::bind(&root)], layer, &ApplyOptions::default());
     let names = |dir| fs::read_dir(dir).expect("readable").count();
-    assert_eq!((names(place.path()), names(&beside)), (2, 1), "something new is outside");
+    assert_eq!(
+        (names(place.path()), names(&beside)),
+        (2, 1),
+        "something new is outside"
+    );
     assert_eq!(fs::read_to_string(beside.join("file")).expect("readable"), "as it was");
 });
