@@ -306,6 +306,8 @@ async fn a_reused_pid_is_not_taken_for_the_container() {
     place.executor.create(request).await.expect("created");
     place.executor.start(&id).await.expect("started");
     place.executor.wait(&id, &ProcessId::Init).await.expect("it ends");
+    // Start times count in hundredths of a second; nobody can get a pid again that fast.
+    std::thread::sleep(std::time::Duration::from_millis(50));
     let mut other = Command::new("sleep").arg("1000").spawn().expect("sleep starts");
     let record = place.dir.path().join("state").join(id.as_str()).join("state.json");
     let mut state: Value = serde_json::from_slice(&fs::read(&record).expect("readable")).expect("JSON");

@@ -156,10 +156,9 @@ impl Container {
 
     /// Where it is in its life, by what the kernel says.
     pub(crate) fn status(&self) -> Status {
-        let lives = self.init.status().is_none() && self.init.pidfd.as_ref().is_some_and(|fd| !has_ended(fd));
-        if !lives {
+        if !self.lives() {
             Status::Stopped
-        } else if !self.cgroup().is_none() && self.cgroup().is_frozen().unwrap_or(false) {
+        } else if self.is_frozen() {
             Status::Paused
         } else if start_socket::is_awaited_in(self.dir.path()) {
             Status::Created
@@ -168,8 +167,25 @@ impl Container {
         }
     }
 
+    fn lives(&self) -> bool {
+        self.init.status().is_none() && self.init.pidfd.as_ref().is_some_and(|fd| !has_ended(fd))
+    }
+
+    fn is_frozen(&self) -> bool {
+        !self.cgroup().is_none() && self.cgroup().is_frozen().unwrap_or(false)
+    }
+
+    /// Whether a start signal would be seen; whether somebody waits for one is not asked, which would wake him.
+    pub(crate) fn may_be_started(&self) -> bool {
+        self.lives() && !self.is_frozen()
+    }
+
     pub(crate) fn state(&self) -> State {
-        let status = self.status();
+        self.state_of(self.status())
+    }
+
+    /// The state, as of a status that is known.
+    pub(crate) fn state_of(&self, status: Status) -> State {
         State {
             id: self.id.clone(),
             status,

@@ -238,7 +238,7 @@ impl Executor for LinuxExecutor {
         let pending = self.block(move |shared| create::create(shared, request)).await?;
         let container = pending.commit();
         self.shared.containers().insert(id, Arc::clone(&container));
-        Ok(container.state())
+        Ok(container.state_of(Status::Created))
     }
 
     async fn start(&self, id: &ContainerId) -> Result<()> {
@@ -341,7 +341,7 @@ impl Executor for LinuxExecutor {
 }
 
 fn start(shared: &Shared, container: &Arc<Container>) -> Result<()> {
-    if container.status() != Status::Created {
+    if !container.may_be_started() {
         return Err(wrong_status(container, "start"));
     }
     let started = started(shared, container);

@@ -196,7 +196,10 @@ impl<'a> Builder<'a> {
     fn arrive(&mut self, spec: &Spec) -> Result<()> {
         self.step("process", Op::ParentDeathSignal(SIGKILL));
         self.step("linux.cgroupsPath", Op::JoinCgroups);
-        self.step("linux.uidMappings", Op::Meet(Rendezvous::Placed));
+        let adjusted = spec.process().as_ref().is_some_and(|p| p.oom_score_adj().is_some());
+        if self.id_maps.is_some() || adjusted || !self.join_first.is_empty() {
+            self.step("linux.uidMappings", Op::Meet(Rendezvous::Placed));
+        }
         self.open_hooks_root(spec)?;
         self.enter_namespaces();
         if let Some(process) = spec.process() {
