@@ -294,6 +294,11 @@ impl ExitStatus {
         }
     }
 
+    /// An exit of which nobody can tell how it went.
+    pub(crate) fn unknown() -> Self {
+        Self::now(255)
+    }
+
     /// Whether the program said that all is well.
     pub fn success(&self) -> bool {
         self.code == 0

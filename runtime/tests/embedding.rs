@@ -108,6 +108,9 @@ async fn one_life(place: &Place) -> u32 {
     exit.code
 }
 
+/// The tests look at the children of the whole program.
+static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 fn mounts() -> String {
     fs::read_to_string("/proc/self/mountinfo").expect("readable")
 }
@@ -122,6 +125,7 @@ fn children() -> BTreeSet<String> {
 
 #[test]
 fn five_hundred_containers_in_a_busy_program_all_end_well_and_leave_nothing() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let Some(place) = place() else { return };
     PARENT.store(std::process::id() as i32, Ordering::Relaxed);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -159,6 +163,7 @@ fn five_hundred_containers_in_a_busy_program_all_end_well_and_leave_nothing() {
 
 #[test]
 fn the_hosts_own_children_are_left_to_the_host() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let Some(place) = place() else { return };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -176,6 +181,7 @@ fn the_hosts_own_children_are_left_to_the_host() {
 
 #[test]
 fn a_create_that_nobody_waits_for_any_more_leaves_nothing() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let Some(place) = place() else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

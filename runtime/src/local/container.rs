@@ -110,6 +110,9 @@ impl Container {
         let pidfd = pidfd.try_clone().map_err(crate::host::io_error("duplicate a pidfd"))?;
         let (init, dir) = (Arc::clone(&self.init), self.dir.clone());
         reactor.watch(pidfd, move |exit| {
+            // Whoever made the container knows better, if this program can't know.
+            let recorded = || dir.load_exit().ok().flatten();
+            let exit = exit.or_else(recorded).unwrap_or_else(ExitStatus::unknown);
             // The directory may be gone already; those who wait are told anyway.
             let _ = dir.save_exit(exit);
             init.ended(exit);

@@ -10,7 +10,7 @@ use super::process::Watched;
 use crate::host::{Agent, Inputs, Meeting, Session, io_error, wait_and_reap};
 use crate::plan::op::Slot;
 use crate::plan::{PlanOptions, plan_exec};
-use crate::{Drained, Error, ExecRequest, Reaper, Result, Status, WhenPaused};
+use crate::{Drained, Error, ExecRequest, ExitStatus, Reaper, Result, Status, WhenPaused};
 
 const SIGKILL: i32 = 9;
 
@@ -115,7 +115,9 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
         .transpose()
         .map_err(io_error("duplicate a pidfd"))?;
     if let (Some(watched), Some(reactor)) = (watched, &shared.reactor) {
-        reactor.watch(watched, move |exit| process.ended(exit))?;
+        reactor.watch(watched, move |exit| {
+            process.ended(exit.unwrap_or_else(ExitStatus::unknown))
+        })?;
     }
     Ok(pending)
 }

@@ -76,7 +76,7 @@ impl Watched {
         }
         let pidfd = self.pidfd.as_ref()?;
         crate::host::wait_for_end(pidfd);
-        let status = exit_of(pidfd);
+        let status = exit_of(pidfd).unwrap_or_else(ExitStatus::unknown);
         self.ended(status);
         Some(status)
     }

@@ -3,14 +3,14 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use longshore_linux::reap;
+use longshore_linux::{Exit, reap};
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
 
 use crate::host::io_error;
 use crate::{ExitStatus, Result};
 
-type OnExit = Box<dyn FnOnce(ExitStatus) + Send>;
+type OnExit = Box<dyn FnOnce(Option<ExitStatus>) + Send>;
 
 /// The one thread that waits for the ends of processes, by their pidfds: no signal handler, and no child of the host's is
 /// touched. It ends when the reactor is dropped and the last process that it watches has ended.
@@ -61,7 +61,11 @@ impl Reactor {
     }
 
     /// Calls `on_exit`, on the reactor's thread, when the process ends, also when it has ended already.
-    pub(crate) fn watch(&self, pidfd: OwnedFd, on_exit: impl FnOnce(ExitStatus) + Send + 'static) -> Result<()> {
+    pub(crate) fn watch(
+        &self,
+        pidfd: OwnedFd,
+        on_exit: impl FnOnce(Option<ExitStatus>) + Send + 'static,
+    ) -> Result<()> {
         let mut watched = self.shared.lock();
         let key = watched.next;
         watched.next += 1;
@@ -121,8 +125,16 @@ fn ended(shared: &Shared, key: u64) {
     on_exit(exit_of(pidfd));
 }
 
-/// Reaps a process that has ended.
-pub(super) fn exit_of(pidfd: impl AsFd) -> ExitStatus {
-    let code = reap(pidfd).ok().and_then(longshore_linux::Exit::shell_code);
-    ExitStatus::now(code.unwrap_or(255))
+/// Reaps a process that has ended. How a child of somebody else ended, the kernel tells when its parent has reaped it, which takes that a
+/// moment; `None` when it does not tell.
+pub(super) fn exit_of(pidfd: impl AsFd) -> Option<ExitStatus> {
+    const TRIES: u32 = 50;
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(4);
+    for _ in 0..TRIES {
+        match reap(&pidfd) {
+            Ok(Exit::Unknown) => std::thread::sleep(PAUSE),
+            exit => return exit.ok().and_then(Exit::shell_code).map(ExitStatus::now),
+        }
+    }
+    None
 }
