@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::mount_attr::{AttrChange, Depth, MountAttr, mount_setattr};
+use crate::procfs::read_procfs;
 use crate::raw::syscall;
 
 /// A part of the program's file in memory.
@@ -83,7 +84,7 @@ impl SealedExecutable {
         let stat = fstat(&executable)?;
         let parts = read_parts(stat.st_ino).filter(|p| !p.is_empty()).ok_or(Errno::NODATA)?;
         let size: usize = parts.iter().filter(|p| !p.changed).map(|p| p.length).sum();
-        let numbers = std::fs::read_to_string("/proc/self/stat").map_err(|_| Errno::NODATA)?;
+        let numbers = String::from_utf8(read_procfs("/proc/self/stat")?).map_err(|_| Errno::NODATA)?;
         Ok(Self {
             empty: empty_file()?,
             path: readlinkat(CWD, c"/proc/self/exe", Vec::new())?,
@@ -244,7 +245,7 @@ unsafe fn copy(part: &Part) -> Result<(), Errno> {
 
 /// Reads as much of proc_pid_smaps(5) as it takes: the program's parts are together, and what comes after them may be large.
 fn read_parts(inode: u64) -> Option<Box<[Part]>> {
-    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let maps = String::from_utf8(read_procfs("/proc/self/maps").ok()?).ok()?;
     let is_part = |line: &&str| line.split_ascii_whitespace().nth(4).and_then(|i| i.parse().ok()) == Some(inode);
     let count = maps.lines().filter(is_part).count();
     let file = std::io::BufReader::with_capacity(4096, std::fs::File::open("/proc/self/smaps").ok()?);

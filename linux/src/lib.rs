@@ -21,6 +21,7 @@ mod mount;
 mod mount_attr;
 mod pidfd;
 mod process;
+mod procfs;
 mod raw;
 mod sched;
 mod signal;
@@ -40,6 +41,7 @@ pub use process::{
     set_ambient_capabilities, set_capabilities, set_controlling_terminal, set_group, set_groups, set_namespace,
     set_parent_death_signal, set_rlimit, set_user, unshare, verify_cwd_inside_root,
 };
+pub use procfs::read_procfs;
 pub use rustix::io::Errno;
 pub use sched::{SchedAttr, set_cpu_affinity, set_io_priority, set_memory_policy, set_personality, set_scheduler};
 pub use signal::{SignalMask, reset_signal_handlers, set_signal_mask};

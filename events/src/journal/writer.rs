@@ -133,8 +133,8 @@ impl Writer {
                 _ => None,
             };
             let waiting = queue.take(patience);
-            let (closed, flushing) = (waiting.closed, !waiting.flushes.is_empty());
-            self.write(queue, waiting, flushing || closed);
+            let closed = waiting.closed;
+            self.write(queue, waiting);
             if closed {
                 return;
             }
@@ -142,12 +142,12 @@ impl Writer {
     }
 
     /// Writes what waits and answers who waits for it.
-    fn write(&mut self, queue: &Queue, waiting: Waiting, sync_now: bool) {
+    fn write(&mut self, queue: &Queue, waiting: Waiting) {
         let Waiting {
             events,
             missed,
             flushes,
-            ..
+            closed,
         } = waiting;
         let mut left = Left {
             events: events.len() as u64,
@@ -163,7 +163,8 @@ impl Writer {
             // A disk that is full is asked again in a while, not at once: what was given back would wake this thread for ever.
             std::thread::sleep(AFTER_A_FAILURE);
         }
-        let outcome = outcome.and_then(|()| self.sync(sync_now));
+        let asked = closed || !flushes.is_empty();
+        let outcome = outcome.and_then(|()| if asked { self.sync() } else { self.sync_when_due() });
         if let Err(error) = &outcome {
             tracing::warn!(
                 error = error as &dyn std::error::Error,
@@ -231,16 +232,18 @@ impl Writer {
         Ok(())
     }
 
-    fn sync(&mut self, now: bool) -> Result<()> {
-        let due = match (self.options.sync, self.unsynced) {
-            (_, None) => false,
-            (SyncPolicy::Always, _) => true,
-            (SyncPolicy::Every(period), Some(since)) => now || since.elapsed() >= period,
-            (SyncPolicy::Never, _) => now,
-        };
-        if let Some(open) = self.segment.as_ref().filter(|_| due) {
-            // After a failure the kernel has forgotten what it could not write; to ask again would only be told that all is well.
-            self.unsynced = None;
+    fn sync_when_due(&mut self) -> Result<()> {
+        match (self.options.sync, self.unsynced) {
+            (SyncPolicy::Every(period), Some(since)) if since.elapsed() < period => Ok(()),
+            (SyncPolicy::Never, _) => Ok(()),
+            _ => self.sync(),
+        }
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        // After a failure the kernel has forgotten what it could not write; to ask again would only be told that all is well.
+        let written = self.unsynced.take();
+        if let Some(open) = self.segment.as_ref().filter(|_| written.is_some()) {
             open.file.sync_data().map_err(io("syncing", &open.segment.path))?;
         }
         Ok(())
@@ -308,7 +311,7 @@ impl Writer {
         {
             return Ok(());
         }
-        self.sync(true)?;
+        self.sync()?;
         let segment = Segment::new(&self.directory, self.next);
         let file = OpenOptions::new()
             .read(true)

@@ -3,7 +3,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use crate::host::read_proc;
+use longshore_linux::read_procfs;
+
 use crate::{Error, Result};
 
 /// Which versions of cgroups a machine has mounted.
@@ -77,9 +78,9 @@ impl Host {
     /// [`Io`](crate::ErrorKind::Io) if `/proc` can't be read.
     pub fn detect() -> Result<Self> {
         let read = |path: &str| {
-            read_proc(path).map_err(|source| Error::Io {
+            read_procfs(path).map_err(|errno| Error::Io {
                 action: format!("read {path}"),
-                source,
+                source: errno.into(),
             })
         };
         let mut host = Self::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?, "");

@@ -135,8 +135,8 @@ impl Container {
         if self.watching.load(Ordering::Acquire) {
             futures::executor::block_on(self.init.wait_for_exit());
         } else if let Some(pidfd) = &self.init.pidfd {
-            // Not watched: a child if this program has no reactor, and a stranger otherwise, whose parent records it.
-            crate::host::wait_and_reap(pidfd);
+            // Whose end is another's to learn, or who is a stranger, is not reaped here.
+            crate::host::wait_for_end(pidfd);
         }
     }
 

@@ -144,10 +144,7 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
     let limits = limits(shared, &spec)?;
 
     let made = claim(shared, &id, &spec, &limits, lifetime)?;
-    let (dir, cgroup) = (
-        made.dir.as_ref().expect("just made"),
-        made.cgroup.as_ref().expect("just made"),
-    );
+    let (dir, cgroup) = made.parts();
     let (mut inputs, socket) = Inputs::open(&program, cgroup.location())?;
     inputs.put_descriptors(&program, descriptors)?;
     inputs.put(Slot::START, start_socket::listen_in(dir.path())?)?;

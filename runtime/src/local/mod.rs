@@ -77,7 +77,7 @@ impl LinuxExecutor {
     }
 
     /// The same without any thread, for a program that makes one call and ends, such as a command-line tool: calls do their work on the
-    /// thread that polls them, which they block, and need no async runtime. It starts a container in three quarters of the time.
+    /// thread that polls them, which they block, and need no async runtime. Handing the work on costs such a program more than the work.
     ///
     /// A tied container is tied to the thread that creates it. The end of a container is noticed and recorded only by
     /// [`wait`](Executor::wait), so that this program must wait for what it does not detach.

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use futures::channel::oneshot;
 use futures::future::{BoxFuture, FutureExt, Shared};
 
-use super::reactor::exit_of;
+use super::reactor::exit_of_patiently;
 use crate::ExitStatus;
 
 /// A process of a container that this program watches.
@@ -76,7 +76,7 @@ impl Watched {
         }
         let pidfd = self.pidfd.as_ref()?;
         crate::host::wait_for_end(pidfd);
-        let status = exit_of(pidfd).unwrap_or_else(ExitStatus::unknown);
+        let status = exit_of_patiently(pidfd).unwrap_or_else(ExitStatus::unknown);
         self.ended(status);
         Some(status)
     }

@@ -2,9 +2,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use longshore_linux::{Exit, reap};
-use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
 
 use crate::host::io_error;
@@ -94,11 +95,39 @@ impl Shared {
     }
 }
 
+/// How often, and after which pause, somebody asks again how a child of another program ended: the kernel tells when its parent has
+/// reaped it, which takes that a moment.
+const TRIES: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(4);
+
+/// A child of another program that has ended, nobody can tell yet how.
+struct Unknown {
+    pidfd: OwnedFd,
+    on_exit: OnExit,
+    tries: u32,
+}
+
+impl Unknown {
+    /// Tells, if it is known by now or no longer hoped for; else it is asked again.
+    fn settle(mut self) -> Option<Self> {
+        let exit = exit_of(&self.pidfd);
+        self.tries += 1;
+        if exit.is_none() && self.tries < TRIES {
+            return Some(self);
+        }
+        (self.on_exit)(exit);
+        None
+    }
+}
+
 fn serve(shared: &Shared) {
     let mut events: Vec<epoll::Event> = Vec::with_capacity(64);
+    let mut unknown: Vec<Unknown> = Vec::new();
+    let pause = Timespec::try_from(PAUSE).ok();
     loop {
         events.clear();
-        match epoll::wait(&shared.epoll, rustix::buffer::spare_capacity(&mut events), None) {
+        let timeout = pause.as_ref().filter(|_| !unknown.is_empty());
+        match epoll::wait(&shared.epoll, rustix::buffer::spare_capacity(&mut events), timeout) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return,
         }
@@ -107,33 +136,38 @@ fn serve(shared: &Shared) {
             if key == WAKE {
                 let _ = rustix::io::read(&shared.wake, &mut [0u8; 8]);
             } else {
-                ended(shared, key);
+                unknown.extend(ended(shared, key));
             }
         }
+        unknown = unknown.into_iter().filter_map(Unknown::settle).collect();
         let watched = shared.lock();
-        if watched.closing && watched.processes.is_empty() {
+        if watched.closing && watched.processes.is_empty() && unknown.is_empty() {
             return;
         }
     }
 }
 
-fn ended(shared: &Shared, key: u64) {
-    let Some((pidfd, on_exit)) = shared.lock().processes.remove(&key) else {
-        return;
-    };
+fn ended(shared: &Shared, key: u64) -> Option<Unknown> {
+    let (pidfd, on_exit) = shared.lock().processes.remove(&key)?;
     let _ = epoll::delete(&shared.epoll, pidfd.as_fd());
-    on_exit(exit_of(pidfd));
+    let tries = 0;
+    Some(Unknown { pidfd, on_exit, tries })
 }
 
-/// Reaps a process that has ended. How a child of somebody else ended, the kernel tells when its parent has reaped it, which takes that a
-/// moment; `None` when it does not tell.
-pub(super) fn exit_of(pidfd: impl AsFd) -> Option<ExitStatus> {
-    const TRIES: u32 = 50;
-    const PAUSE: std::time::Duration = std::time::Duration::from_millis(4);
+/// Reaps a process that has ended; `None` while nobody can tell how.
+fn exit_of(pidfd: impl AsFd) -> Option<ExitStatus> {
+    match reap(pidfd) {
+        Ok(Exit::Unknown) | Err(_) => None,
+        Ok(exit) => exit.shell_code().map(ExitStatus::now),
+    }
+}
+
+/// The same for one who has nothing else to wait for.
+pub(super) fn exit_of_patiently(pidfd: impl AsFd) -> Option<ExitStatus> {
     for _ in 0..TRIES {
-        match reap(&pidfd) {
-            Ok(Exit::Unknown) => std::thread::sleep(PAUSE),
-            exit => return exit.ok().and_then(Exit::shell_code).map(ExitStatus::now),
+        match exit_of(&pidfd) {
+            None => std::thread::sleep(PAUSE),
+            exit => return exit,
         }
     }
     None

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use longshore_linux::read_procfs;
 use oci_spec::runtime::Spec;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -12,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Location, Unit};
-use crate::host::{io_error, read_proc};
+use crate::host::io_error;
 use crate::{ContainerId, Error, ExitStatus, Keyring, Lifetime, Result};
 
 /// A process that is not mistaken for a later one of the same pid.
@@ -27,7 +28,7 @@ impl ProcessName {
     /// Names a process that is known to be there: a child that is not reaped, or the caller.
     pub(crate) fn of(pid: i32) -> Result<Self> {
         let path = format!("/proc/{pid}/stat");
-        let stat = read_proc(&path).map_err(io_error(format!("read {path}")))?;
+        let stat = read_procfs(&path).map_err(io_error(format!("read {path}")))?;
         let stat = String::from_utf8_lossy(&stat);
         // The second field is the program's name in parentheses, and may have spaces and parentheses in it.
         let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);

@@ -1,8 +1,7 @@
 use std::path::PathBuf;
 
-use longshore_linux::Namespaces;
+use longshore_linux::{Namespaces, read_procfs};
 
-use crate::host::read_proc;
 use crate::seccomp::FilterCache;
 use crate::{Error, Result, cgroup};
 
@@ -65,7 +64,7 @@ impl HostFacts {
             },
             kernel: parse_release(&uname.release().to_string_lossy()),
             cgroups,
-            last_capability: read_proc("/proc/sys/kernel/cap_last_cap")
+            last_capability: read_procfs("/proc/sys/kernel/cap_last_cap")
                 .ok()
                 .and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse().ok())
                 .unwrap_or(40),

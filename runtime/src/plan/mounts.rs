@@ -112,8 +112,8 @@ impl Builder<'_> {
         let options = mount.options().iter().flatten().map(String::as_str);
         let mut options = sort_options(&format!("{field}.options"), options)?;
         let fs_type = mount.typ().as_deref().unwrap_or_default();
-        let bind = options.bind.is_some() || fs_type == "bind";
-        options.id_map = self.mount_ids(field, mount, &options, bind && !options.remount)?;
+        let bind = is_bind(mount, &options);
+        options.id_map = self.mount_ids(field, mount, &options)?;
         if fs_type == "cgroup" {
             return self.cgroup_mount(field, mount, &options);
         }
@@ -146,7 +146,7 @@ impl Builder<'_> {
     }
 
     /// Whose owners a mount shows, if not those on the disk.
-    fn mount_ids(&self, field: &str, mount: &Mount, options: &MountOptions, bind: bool) -> Result<Option<MountIds>> {
+    fn mount_ids(&self, field: &str, mount: &Mount, options: &MountOptions) -> Result<Option<MountIds>> {
         let users = mount.uid_mappings().as_deref().unwrap_or_default();
         let groups = mount.gid_mappings().as_deref().unwrap_or_default();
         let (uids, gids) = (format!("{field}.uidMappings"), format!("{field}.gidMappings"));
@@ -158,7 +158,7 @@ impl Builder<'_> {
         } else {
             uids.clone()
         };
-        if !bind {
+        if options.remount || !is_bind(mount, options) {
             return Err(invalid(asked, "only the ids of a bind mount can be mapped"));
         }
         if self.facts.privilege == Privilege::None {
@@ -272,6 +272,11 @@ impl Builder<'_> {
         };
         first.map(|p| (p, Depth::Tree)).into_iter().chain(asked).collect()
     }
+}
+
+/// Whether it is an existing tree, mounted again.
+fn is_bind(mount: &Mount, options: &MountOptions) -> bool {
+    options.bind.is_some() || mount.typ().as_deref() == Some("bind")
 }
 
 /// Where a mount was before.

@@ -24,6 +24,7 @@ pub(crate) async fn print(site: &Site, events: Events) -> Result<u8> {
         None if events.follow => ReplayFrom::Now,
         None => ReplayFrom::Beginning,
     };
+    let form = if events.json { as_json } else { as_text };
     let mut replay = Replay::open(site.journal_directory(), from)?;
     loop {
         for entry in replay.by_ref() {
@@ -33,7 +34,9 @@ pub(crate) async fn print(site: &Site, events: Events) -> Result<u8> {
             {
                 return Ok(0);
             }
-            show(&entry, &filter, events.json)?;
+            if entry.event().is_none_or(|event| filter.matches(event)) {
+                form(&entry)?;
+            }
         }
         if !events.follow || until.is_some_and(|until| SystemTime::now() > until) {
             return Ok(0);
@@ -42,11 +45,13 @@ pub(crate) async fn print(site: &Site, events: Events) -> Result<u8> {
     }
 }
 
-fn show(entry: &Entry, filter: &Filter, json: bool) -> Result<()> {
-    let wanted = entry.event().is_none_or(|event| filter.matches(event));
+fn as_json(entry: &Entry) -> Result<()> {
+    say!("{}", serde_json::to_string(entry)?);
+    Ok(())
+}
+
+fn as_text(entry: &Entry) -> Result<()> {
     match &entry.told {
-        _ if !wanted => {}
-        _ if json => say!("{}", serde_json::to_string(entry)?),
         Told::Event(event) => say!("{event}"),
         Told::Missed(missed) => eprintln!("longshore: {missed} events are missing here"),
         _ => {}

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use super::outside::{self, Root, text};
 use super::{CLONE_NEWNET, DESCRIPTORS, Directories, check_version, config, rootfs};
-use crate::cgroup::Mode;
 use crate::checkpoint::{CheckpointKind, CheckpointRequest, CriuFlags, Kind, Options, Service, request};
 use crate::host::io_error;
 use crate::local::container::Container;
@@ -76,8 +75,8 @@ fn options(
     let mut mounts = Vec::new();
     if asked.kind != CheckpointKind::PreDump {
         let root = Root::open(Path::new(&format!("/proc/{}/root", container.init.pid)))?;
-        let is_unified = shared.cgroups.host().mode() == Mode::Unified;
-        for mount in outside::mounts(spec, &record.bundle, container.cgroup().location(), is_unified) {
+        let mode = shared.cgroups.host().mode();
+        for mount in outside::mounts(spec, &record.bundle, container.cgroup().location(), mode) {
             let inside = text(&root.real(&mount.inside))?;
             mounts.push((inside.clone(), inside));
         }

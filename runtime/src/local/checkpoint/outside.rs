@@ -6,9 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{OFlags, ResolveFlags, openat2};
 
-use crate::cgroup::Location;
+use crate::cgroup::{Location, Mode};
 use crate::host::io_error;
 use crate::{Error, Result};
 
@@ -36,7 +36,7 @@ pub(super) fn is_bind(mount: &Mount) -> bool {
 }
 
 /// The mounts that have something outside, by the spec; `bundle` is where relative sources start.
-pub(super) fn mounts(spec: &Spec, bundle: &Path, cgroups: &Location, is_unified: bool) -> Vec<Outside> {
+pub(super) fn mounts(spec: &Spec, bundle: &Path, cgroups: &Location, mode: Mode) -> Vec<Outside> {
     let has_cgroup_namespace = namespace(spec, LinuxNamespaceType::Cgroup).is_some();
     let mut outside = Vec::new();
     for mount in spec.mounts().iter().flatten() {
@@ -47,7 +47,7 @@ pub(super) fn mounts(spec: &Spec, bundle: &Path, cgroups: &Location, is_unified:
                 inside: inside.clone(),
                 source: bundle.join(source),
             });
-        } else if mount.typ().as_deref() == Some("cgroup") && !is_unified && !has_cgroup_namespace {
+        } else if mount.typ().as_deref() == Some("cgroup") && mode != Mode::Unified && !has_cgroup_namespace {
             // The container's groups, bound one by one.
             for place in &cgroups.places {
                 let Some(name) = place.mount.file_name() else { continue };
@@ -128,7 +128,7 @@ impl Root {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let fail = || format!("open {}", path.display());
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(path, flags, Mode::empty()).map_err(io_error(fail()))?;
+        let dir = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).map_err(io_error(fail()))?;
         let name = name_of(&dir).map_err(io_error(fail()))?;
         Ok(Self { dir, name })
     }
@@ -143,7 +143,7 @@ impl Root {
             &self.dir,
             path,
             OFlags::PATH | OFlags::CLOEXEC,
-            Mode::empty(),
+            rustix::fs::Mode::empty(),
             ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
         );
         let found = found.ok().and_then(|found| name_of(&found).ok());
@@ -199,12 +199,12 @@ mod tests {
             places: vec![place],
             unit: None,
         };
-        let found = mounts(&spec(), Path::new("/bundle"), &cgroups, false);
+        let found = mounts(&spec(), Path::new("/bundle"), &cgroups, Mode::Hybrid);
         let pairs: Vec<_> = found.iter().map(|m| (m.inside.to_str(), m.source.to_str())).collect();
         assert_eq!(pairs[0], (Some("/data"), Some("/bundle/data")));
         assert_eq!(pairs[1], (Some("/sys/fs/cgroup/pids"), Some("/sys/fs/cgroup/pids/a/b")));
         assert_eq!(pairs.len(), 8, "and each device once: {pairs:?}");
-        assert_eq!(mounts(&spec(), Path::new("/bundle"), &cgroups, true).len(), 7);
+        assert_eq!(mounts(&spec(), Path::new("/bundle"), &cgroups, Mode::Unified).len(), 7);
     }
 
     #[test]

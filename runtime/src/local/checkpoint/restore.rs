@@ -10,7 +10,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::outside::{self, EXTERNAL, JOINED, Root, text};
 use super::{CLONE_NEWNET, DESCRIPTORS, Directories, check_version, config, places, response_pid, rootfs};
-use crate::cgroup::{Cgroup, Mode as CgroupMode};
+use crate::cgroup::Cgroup;
 use crate::checkpoint::{CriuOptions, Kind, Options, Response, RestoreRequest, Service, request};
 use crate::host::io_error;
 use crate::io::Streams;
@@ -153,9 +153,9 @@ impl Restoring<'_> {
 
     fn options(&self, root: &Root) -> Result<(Options, Vec<OwnedFd>)> {
         let (spec, criu) = (self.spec, self.criu);
-        let is_unified = self.shared.cgroups.host().mode() == CgroupMode::Unified;
+        let mode = self.shared.cgroups.host().mode();
         let mut mounts = Vec::new();
-        for mount in outside::mounts(spec, self.bundle, self.cgroup.location(), is_unified) {
+        for mount in outside::mounts(spec, self.bundle, self.cgroup.location(), mode) {
             mounts.push((text(&root.real(&mount.inside))?, text(&mount.source)?));
         }
         let mut inherited = self.pipes.to_vec();
