@@ -1,38 +1,22 @@
 //! What is told of processes that end, and what is taken back of containers that were never whole.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt;
-use longshore::{DeleteMode, Engine, EventKind, Filter, Image, Io};
-use longshore_examples::quickstart::serve_host_image;
+use longshore::{DeleteMode, Engine, EventKind, Filter};
 use longshore_metadata::MetadataStoreExt;
 use longshore_snapshot::Labels;
 use longshore_testing::{require_root, skip};
-
-async fn sleeper(engine: &Engine, image: &Image, id: &str) -> longshore::Container {
-    let builder = engine
-        .container(id)
-        .image(image)
-        .args(["/bin/sleep", "60"])
-        .io(Io::null());
-    let container = builder.create().await.expect("created");
-    container.start().await.expect("started");
-    container
-}
+use support::{Site, sleeper};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_process_is_told_though_nobody_waits() {
-    if let Err(why) = require_root() {
-        return skip(&why);
-    }
-    let folder = tempfile::tempdir().expect("a folder");
-    let registry = serve_host_image().await.expect("a registry");
-    let engine = Engine::open(folder.path()).await.expect("an engine");
-    let image = engine
-        .pull(format!("{}/demo/host:latest", registry.host()))
-        .await
-        .expect("pulled");
+    let Some(Site { folder, engine, image }) = Site::open().await else {
+        return;
+    };
     let container = sleeper(&engine, &image, "c").await;
     assert_eq!(container.stop_signal().await.expect("a signal"), 15);
     let filter = Filter::all()
@@ -123,16 +107,9 @@ async fn a_container_that_was_never_whole_is_taken_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_create_leaves_no_mark() {
-    if let Err(why) = require_root() {
-        return skip(&why);
-    }
-    let folder = tempfile::tempdir().expect("a folder");
-    let registry = serve_host_image().await.expect("a registry");
-    let engine = Engine::open(folder.path()).await.expect("an engine");
-    let image = engine
-        .pull(format!("{}/demo/host:latest", registry.host()))
-        .await
-        .expect("pulled");
+    let Some(Site { folder, engine, image }) = Site::open().await else {
+        return;
+    };
     let container = engine
         .container("c")
         .image(&image)

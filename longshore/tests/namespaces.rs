@@ -1,39 +1,32 @@
 //! Tenants do not meet: the same id in two namespaces is two containers.
 
+mod support;
+
 use std::sync::Arc;
 
-use longshore::{DeleteMode, Engine, ErrorKind, Image, Io, Status};
+use longshore::{DeleteMode, Engine, ErrorKind, Status};
 use longshore_examples::quickstart::serve_host_image;
 use longshore_testing::{require_root, skip};
-
-async fn sleeper(engine: &Engine, image: &Image) -> longshore::Container {
-    let builder = engine
-        .container("same")
-        .image(image)
-        .args(["/bin/sleep", "60"])
-        .io(Io::null());
-    let container = builder.create().await.expect("created");
-    container.start().await.expect("started");
-    container
-}
+use support::{Site, sleeper};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_id_in_two_namespaces_is_two_containers() {
-    if let Err(why) = require_root() {
-        return skip(&why);
-    }
-    let folder = tempfile::tempdir().expect("a folder");
-    let registry = serve_host_image().await.expect("a registry");
-    let engine = Engine::open(folder.path()).await.expect("an engine");
-    let image = engine
-        .pull(format!("{}/demo/host:latest", registry.host()))
-        .await
-        .expect("pulled");
+    let Some(Site {
+        folder: _folder,
+        engine,
+        image,
+    }) = Site::open().await
+    else {
+        return;
+    };
     let other = Engine {
         namespace: "other".to_owned(),
         ..engine.clone()
     };
-    let (first, second) = (sleeper(&engine, &image).await, sleeper(&other, &image).await);
+    let (first, second) = (
+        sleeper(&engine, &image, "same").await,
+        sleeper(&other, &image, "same").await,
+    );
 
     // A third one by that name fails, and takes nothing of the others away.
     let again = other
@@ -72,7 +65,7 @@ async fn a_create_that_fails_leaves_others_alone() {
         executor: Arc::clone(&one.executor),
         ..Engine::open(folders[1].path()).await.expect("another")
     };
-    let container = sleeper(&one, &one.pull(&name).await.expect("pulled")).await;
+    let container = sleeper(&one, &one.pull(&name).await.expect("pulled"), "same").await;
     let image = two.pull(&name).await.expect("pulled");
     let error = two
         .container("same")

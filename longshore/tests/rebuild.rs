@@ -1,21 +1,15 @@
 //! After the metadata was lost, images and containers are found again.
 
+mod support;
+
 use longshore::{DeleteMode, Engine, ErrorKind, Io, Lifetime, Status};
-use longshore_examples::quickstart::serve_host_image;
-use longshore_testing::{require_root, skip};
+use support::Site;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_stores_hold_is_recorded_again() {
-    if let Err(why) = require_root() {
-        return skip(&why);
-    }
-    let folder = tempfile::tempdir().expect("a folder");
-    let registry = serve_host_image().await.expect("a registry");
-    let engine = Engine::open(folder.path()).await.expect("an engine");
-    let image = engine
-        .pull(format!("{}/demo/host:latest", registry.host()))
-        .await
-        .expect("pulled");
+    let Some(Site { folder, engine, image }) = Site::open().await else {
+        return;
+    };
     let builder = engine
         .container("c")
         .image(&image)
