@@ -25,7 +25,7 @@ fn rootfs(directory: &Path) -> Result<(), &'static str> {
         fs::create_dir_all(directory.join("rootfs").join(name)).expect("a directory");
     }
     let bin = directory.join("rootfs/bin");
-    fs::copy(BUSYBOX, bin.join("busybox")).map_err(|_| "busybox (static) is not installed")?;
+    longshore_testing::copy_program(BUSYBOX, bin.join("busybox")).map_err(|_| "busybox (static) is not installed")?;
     for name in [
         "sh", "id", "cat", "grep", "touch", "mount", "unshare", "hostname", "env",
     ] {

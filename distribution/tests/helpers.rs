@@ -29,8 +29,7 @@ const CONFIG: &str = r#"{
 fn helpers_are_asked() {
     let folder = tempfile::tempdir().expect("a folder");
     let helper = folder.path().join("docker-credential-test");
-    std::fs::write(&helper, HELPER).expect("written");
-    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).expect("made to run");
+    longshore_testing::write_program(&helper, HELPER).expect("written");
     std::fs::write(folder.path().join("config.json"), CONFIG).expect("written");
     let path = format!(
         "{}:{}",

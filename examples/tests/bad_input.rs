@@ -288,7 +288,7 @@ async fn a_root_that_is_held_is_told() {
 /// Runs quickstart under `bash -c script` as given, where `$QUICKSTART` is the program and `$ROOT` a folder.
 fn run_quickstart(script: &str, root: &Path) -> String {
     let program = root.join("quickstart");
-    std::fs::copy(env!("CARGO_BIN_EXE_quickstart"), &program).expect("a copy of the program");
+    longshore_testing::copy_program(env!("CARGO_BIN_EXE_quickstart"), &program).expect("a copy of the program");
     let output = Command::new("bash")
         .args(["-euc", script])
         .env("QUICKSTART", &program)

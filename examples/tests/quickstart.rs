@@ -64,7 +64,7 @@ fn an_ordinary_user_can_do_the_same() {
     std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY)).expect("chown");
     // The program may lie where others can't look.
     let program = folder.path().join("quickstart");
-    std::fs::copy(env!("CARGO_BIN_EXE_quickstart"), &program).expect("a copy of the program");
+    longshore_testing::copy_program(env!("CARGO_BIN_EXE_quickstart"), &program).expect("a copy of the program");
     let mut command = Command::new(&program);
     command
         .env("LONGSHORE_ROOT", folder.path().join("root"))

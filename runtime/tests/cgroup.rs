@@ -468,7 +468,7 @@ fn a_part_of_the_tree_can_be_given_to_a_user() {
     }
     let dir = tempfile::tempdir().expect("a directory");
     let copy = dir.path().join("test");
-    fs::copy(std::env::current_exe().expect("known"), &copy).expect("copied");
+    longshore_testing::copy_program(std::env::current_exe().expect("known"), &copy).expect("copied");
     fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("opened");
     let line = format!(
         "echo $$ > {}/cgroup.procs; exec setpriv --reuid=65534 --regid=65534 --clear-groups {} --ignored --exact as_a_delegate --nocapture",
@@ -493,7 +493,7 @@ fn without_root_there_is_no_group_unless_a_limit_needs_one() {
     // This program may be where others can't read.
     let dir = tempfile::tempdir().expect("a directory");
     let copy = dir.path().join("test");
-    fs::copy(std::env::current_exe().expect("known"), &copy).expect("copied");
+    longshore_testing::copy_program(std::env::current_exe().expect("known"), &copy).expect("copied");
     fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("opened");
     let mut command = Command::new(&copy);
     command

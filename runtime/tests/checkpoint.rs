@@ -4,7 +4,6 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -97,8 +96,7 @@ fn criu(place: &Place) -> CriuOptions {
         exe.display(),
         dir.display()
     );
-    fs::write(&program, script).expect("a script");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("permissions");
+    longshore_testing::write_program(&program, &script).expect("a script");
     let mut options = CriuOptions::new(dir.join("images"));
     options.program = program;
     options

@@ -167,7 +167,7 @@ async fn cve_2019_5736_the_hosts_binary_is_out_of_reach() {
         fs::create_dir_all(root.join(at)).expect("a directory");
     }
     let host = dir.join("host-program");
-    fs::copy(std::env::current_exe().expect("this program"), &host).expect("a copy");
+    longshore_testing::copy_program(std::env::current_exe().expect("this program"), &host).expect("a copy");
     let before = fs::read(&host).expect("readable");
     let output = Command::new(&host)
         .args(["cve_2019_5736_host", "--exact", "--nocapture"])

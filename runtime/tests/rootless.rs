@@ -25,7 +25,7 @@ fn ordinary(test: &str) -> Option<Place> {
     let dir = tempfile::tempdir().expect("a directory");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
     let copy = dir.path().join("tests");
-    fs::copy(std::env::current_exe().expect("this program"), &copy).expect("a copy");
+    longshore_testing::copy_program(std::env::current_exe().expect("this program"), &copy).expect("a copy");
     let output = Command::new(&copy)
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(MARK, "1")

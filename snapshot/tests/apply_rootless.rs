@@ -28,7 +28,7 @@ fn as_an_ordinary_user() {
     let temp = tempfile::tempdir().unwrap();
     std::fs::set_permissions(temp.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let program = temp.path().join("program");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    longshore_testing::copy_program(std::env::current_exe().unwrap(), &program).unwrap();
     let output = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
         .arg(&program)

@@ -12,11 +12,13 @@
 #![forbid(unsafe_code)]
 
 mod leftovers;
+mod programs;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 pub use leftovers::Leftovers;
+pub use programs::{copy_program, write_program};
 
 /// Says on standard error, past the capture of the test harness, that the running test is skipped, and why. `.ci/run` counts these lines.
 pub fn skip(why: &str) {

@@ -45,7 +45,7 @@ impl Bench {
         for folder in ["bin", "proc", "dev", "sys", "tmp", "etc"] {
             fs::create_dir_all(bin.with_file_name(folder)).expect("a folder of the root");
         }
-        fs::copy(busybox, bin.join("busybox")).expect("busybox is there");
+        longshore_testing::copy_program(busybox, bin.join("busybox")).expect("busybox is there");
         for name in ["sh", "true", "sleep", "cat", "echo", "id", "stty", "kill", "ls", "env"] {
             symlink("busybox", bin.join(name)).expect("a new link");
         }

@@ -63,7 +63,7 @@ pub fn make_rootfs(root: &Path, busybox: &Path) {
     for sub in ["bin", "etc", "proc", "sys", "dev", "tmp", "root"] {
         fs::create_dir_all(root.join(sub)).expect("a directory");
     }
-    fs::copy(busybox, root.join("bin/busybox")).expect("a copy of busybox");
+    longshore_testing::copy_program(busybox, root.join("bin/busybox")).expect("a copy of busybox");
     fs::set_permissions(root.join("bin/busybox"), fs::Permissions::from_mode(0o755)).expect("permissions");
     for applet in APPLETS {
         symlink("busybox", root.join("bin").join(applet)).expect("a link");
