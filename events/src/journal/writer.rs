@@ -274,14 +274,14 @@ impl Writer {
             .map_err(io("looking at", &open.segment.path))?
             .len();
         if length != open.end {
-            self.read_on(&mut open)?;
+            self.read_on(&mut open, length)?;
         }
         self.segment = Some(open);
         Ok(())
     }
 
-    /// Reads from the last known end to the last whole line, and cuts off what is after it.
-    fn read_on(&mut self, open: &mut Open) -> Result<()> {
+    /// Reads from the last known end to the last whole line, and cuts off what of `length` is after it.
+    fn read_on(&mut self, open: &mut Open, length: u64) -> Result<()> {
         let failed = |doing| io(doing, &open.segment.path);
         open.file.seek(SeekFrom::Start(open.end)).map_err(failed("reading"))?;
         let mut reader = BufReader::new(&open.file);
@@ -295,9 +295,12 @@ impl Writer {
                 Line::Torn => break,
             }
         }
-        open.file
-            .set_len(open.end)
-            .map_err(failed("cutting off what was torn from"))?;
+        // Setting a length makes a file new, though it had that length: only what is torn is to be.
+        if length != open.end {
+            open.file
+                .set_len(open.end)
+                .map_err(failed("cutting off what was torn from"))?;
+        }
         open.file.seek(SeekFrom::Start(open.end)).map_err(failed("reading"))?;
         Ok(())
     }
