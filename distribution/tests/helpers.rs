@@ -1,6 +1,5 @@
 //! Credential helpers, run as Docker runs them. They are found by `PATH`, so the tests run themselves again with another one.
 
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use longshore_distribution::{Credential, Credentials, DockerConfig, ErrorKind};
