@@ -322,3 +322,37 @@ fn features_are_those_of_runc_at_least() {
     }
     bench.end();
 }
+
+#[test]
+fn a_plan_tells_what_a_start_would_do_and_does_nothing() {
+    let bench = match Bench::new("exit 3") {
+        Ok(bench) => bench,
+        Err(why) => return skip(&why),
+    };
+    let here = bench.ours(&["plan", "--bundle", ".", "box"]);
+    assert_eq!((here.code, here.stderr.as_str()), (Some(0), ""));
+    let steps: Vec<_> = here.stdout.lines().filter(|line| line.starts_with("child ")).collect();
+    for (what, why) in [
+        ("mount proc", "# mounts[0]"),
+        ("pivot root", "# root.path"),
+        ("join keyring _ses.box", "# process"),
+        ("await start", "# process"),
+        ("execute", "# process.args"),
+    ] {
+        assert!(
+            steps.iter().any(|line| line.contains(what) && line.ends_with(why)),
+            "{what} {why}: {}",
+            here.stdout
+        );
+    }
+    assert!(here.stdout.contains("clone  mount "), "{}", here.stdout);
+    assert!(!bench.root(OURS).exists(), "it has made something");
+    let named = bench.ours(&["plan"]);
+    assert!(named.stdout.contains("join keyring _ses.bundle"), "{named:?}");
+    bench.edit(|config| config["process"]["cwd"] = json!("not/absolute"));
+    let refused = bench.ours(&["plan"]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""));
+    assert!(refused.stderr.contains("process.cwd"), "{refused:?}");
+    assert_eq!(bench.ours(&["plan", "a", "b"]).code, Some(1));
+    assert_eq!(bench.ours(&["plan", "not/an/id"]).code, Some(1));
+}

@@ -17,8 +17,10 @@ mod bpf;
 mod clone;
 mod executable;
 mod keyring;
+mod links;
 mod mount;
 mod mount_attr;
+mod netlink;
 mod pidfd;
 mod process;
 mod procfs;
@@ -32,6 +34,7 @@ pub use bpf::{
 pub use clone::{ChildOf, CloneOptions, Cloned, Namespaces, clone3};
 pub use executable::{Copies, SealedExecutable};
 pub use keyring::join_session_keyring;
+pub use links::{LinkAddress, LinkSocket};
 pub use mount::Mount;
 pub use mount_attr::{AttrChange, Depth, MountAttr, Propagation, map_mount_ids, mount_setattr};
 pub use pidfd::{Exit, has_ended, reap, send_signal};

@@ -9,7 +9,7 @@
 //!
 //! # Limitations
 //! A field that is not supported is an error that names it, never ignored: SELinux labels of mounts, startContainer hooks and time
-//! offsets of ordinary users, Intel RDT, network devices. The clone copies the host's page tables, so that
+//! offsets of ordinary users, Intel RDT. The clone copies the host's page tables, so that
 //! its time grows with the host's memory. The exit status of a detached container whose maker is gone is told by kernels since 6.15, and is 255 elsewhere.
 //!
 //! # Example

@@ -93,6 +93,157 @@ async fn namespaces_are_joined_by_path() {
     assert_eq!(outcome.unwrap_or_else(|e| panic!("{}", chain(&e))).stdout, expected);
 }
 
+/// A pair of network devices of this machine; gone with the value.
+struct Pair {
+    ours: String,
+    theirs: String,
+}
+
+impl Pair {
+    fn make(name: &str, number: u32) -> Option<Self> {
+        let pair = Self {
+            ours: format!("ls{:x}{name}", std::process::id()),
+            theirs: format!("ls{:x}{name}p", std::process::id()),
+        };
+        let line = format!(
+            "ip link add {} type veth peer name {} && ip link set {1} mtu 1789 address 02:11:22:33:44:55 && \
+             ip address add 192.0.2.{number}/28 dev {1} && ip -6 address add 2001:db8::{number}/64 dev {1} nodad; \
+             ip address add 192.0.2.{number}/32 scope host dev {1}; ip link set {1} up",
+            pair.ours, pair.theirs
+        );
+        let made = std::process::Command::new("sh")
+            .args(["-c", &line])
+            .output()
+            .expect("sh");
+        if !made.status.success() {
+            support::skipped(&format!(
+                "needs veth devices: {}",
+                String::from_utf8_lossy(&made.stderr)
+            ));
+            return None;
+        }
+        Some(pair)
+    }
+
+    fn is_whole(&self) -> bool {
+        std::path::Path::new("/sys/class/net").join(&self.theirs).exists()
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        // The other end goes with it, wherever it is.
+        let _ = std::process::Command::new("ip")
+            .args(["link", "delete", &self.ours])
+            .output();
+    }
+}
+
+#[tokio::test]
+async fn network_devices_move_in_with_their_addresses() {
+    let Some(place) = place() else { return };
+    if let Err(why) = longshore_testing::require_tool("ip") {
+        return support::skipped(&why);
+    }
+    let (Some(a), Some(b)) = (Pair::make("a", 1), Pair::make("b", 2)) else {
+        return;
+    };
+    let mut spec = shell("ip address");
+    spec["linux"]["netDevices"] = json!({ &a.theirs: { "name": "lo" } });
+    let error = place.try_run(&spec).await.expect_err("there is one already");
+    let text = chain(&error);
+    assert!(
+        text.contains(&format!("linux.netDevices.{}", a.theirs)) && text.contains("File exists"),
+        "{text}"
+    );
+    spec["linux"]["netDevices"] = json!({ &a.theirs: {}, "no-such-device": {} });
+    let error = place.try_run(&spec).await.expect_err("there is no such device");
+    let text = chain(&error);
+    assert!(
+        text.contains("linux.netDevices.no-such-device") && text.contains("No such device"),
+        "{text}"
+    );
+    assert!(a.is_whole(), "nothing is moved unless everything can be");
+
+    spec["linux"]["netDevices"] = json!({ &a.theirs: { "name": "inside" }, &b.theirs: { "name": "net%d" } });
+    for user_namespace in [false, true] {
+        let (a, b) = match user_namespace {
+            false => (None, None),
+            true => (Pair::make("c", 1), Pair::make("d", 2)),
+        };
+        if let (Some(a), Some(b)) = (&a, &b) {
+            spec["linux"]["namespaces"]
+                .as_array_mut()
+                .expect("a list")
+                .push(json!({ "type": "user" }));
+            let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+            spec["linux"]["uidMappings"] = map.clone();
+            spec["linux"]["gidMappings"] = map;
+            spec["linux"]["netDevices"] = json!({ &a.theirs: { "name": "inside" }, &b.theirs: { "name": "net%d" } });
+        }
+        let outcome = place.run(&spec).await;
+        assert_eq!(outcome.status.code, 0, "{outcome:?}");
+        let told = |name: &str| {
+            let mut lines = outcome
+                .stdout
+                .lines()
+                .skip_while(|line| !line.contains(&format!(": {name}@")));
+            let head = lines.next().unwrap_or_else(|| panic!("no {name}: {outcome:?}"));
+            let rest = lines
+                .take_while(|line| line.starts_with(' '))
+                .collect::<Vec<_>>()
+                .join("\n");
+            (head.to_owned(), rest)
+        };
+        for (name, number) in [("inside", 1), ("net0", 2)] {
+            let (head, rest) = told(name);
+            assert!(head.contains("UP") && head.contains("mtu 1789"), "{head}");
+            for part in [
+                "link/ether 02:11:22:33:44:55".to_owned(),
+                format!("inet 192.0.2.{number}/28"),
+                format!("inet6 2001:db8::{number}/64"),
+            ] {
+                assert!(rest.contains(&part), "{part} is missing: {rest}");
+            }
+            assert!(
+                !rest.contains("/32"),
+                "what is good on the host only stays there: {rest}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn network_devices_move_into_a_namespace_that_is_joined() {
+    let Some(place) = place() else { return };
+    if let Err(why) = longshore_testing::require_tool("ip") {
+        return support::skipped(&why);
+    }
+    let Some(pair) = Pair::make("j", 3) else { return };
+    let mut other = std::process::Command::new("unshare")
+        .args(["--net", "sh", "-c", "echo; exec sleep 1000"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("unshare");
+    let mut line = [0];
+    std::io::Read::read_exact(other.stdout.as_mut().expect("a pipe"), &mut line).expect("it is there");
+    let mut spec = shell("ip address show dev there");
+    spec["linux"]["netDevices"] = json!({ &pair.theirs: { "name": "there" } });
+    let namespaces = spec["linux"]["namespaces"].as_array_mut().expect("a list");
+    namespaces.retain(|namespace| namespace["type"] != "network");
+    namespaces.push(json!({ "type": "network", "path": format!("/proc/{}/ns/net", other.id()) }));
+    let outcome = place.try_run(&spec).await;
+    // It is its namespace's, not the container's.
+    spec["linux"]["netDevices"] = json!({});
+    let later = place.try_run(&spec).await;
+    other.kill().expect("it is there");
+    other.wait().expect("it ends");
+    for outcome in [outcome, later] {
+        let outcome = outcome.unwrap_or_else(|e| panic!("{}", chain(&e)));
+        assert!(outcome.stdout.contains("inet 192.0.2.3/28"), "{outcome:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_user_namespace_maps_ids_and_root_in_it_is_nobody_outside() {
     let Some(place) = place() else { return };

@@ -4,6 +4,7 @@ mod agent;
 mod holder;
 mod inputs;
 mod maps;
+mod net_devices;
 mod session;
 mod spawner;
 

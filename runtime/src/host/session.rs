@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 
 use super::maps::{MapWriter, write_id_maps};
+use super::net_devices::move_net_devices;
 use super::{Agent, Answer, Listener, Spawned, holder, io_error};
 use serde_json::Value;
 
@@ -229,6 +230,11 @@ impl Session {
         match self.program.steps.get(step as usize).map(|s| &s.op) {
             Some(Op::Meet(Rendezvous::Placed)) => {
                 self.place(facts)?;
+                self.go()?;
+                Ok(None)
+            }
+            Some(Op::Meet(Rendezvous::NetDevices)) => {
+                move_net_devices(&self.program.net_devices, self.pid)?;
                 self.go()?;
                 Ok(None)
             }

@@ -52,10 +52,6 @@ fn check_linux(linux: &Linux) -> Result<()> {
     refuse(
         &[
             (
-                "linux.netDevices",
-                linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()),
-            ),
-            (
                 "linux.mountLabel",
                 linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()),
             ),

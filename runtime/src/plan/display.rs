@@ -6,7 +6,7 @@ use crate::seccomp::Handover;
 
 use super::Privilege;
 use super::op::{
-    Fallback, FsParam, HostInput, IdMaps, InRoot, Locked, MountOp, Old, Op, Over, Program, Source, Target,
+    Fallback, FsParam, HostInput, IdMaps, InRoot, Locked, MountOp, NetDevice, Old, Op, Over, Program, Source, Target,
 };
 
 impl fmt::Display for Program {
@@ -33,6 +33,14 @@ impl fmt::Display for Program {
         }
         if let Some(adjust) = self.oom_score_adj {
             writeln!(f, "host   oom-score {adjust}")?;
+        }
+        for device in &self.net_devices {
+            writeln!(
+                f,
+                "host   {device:<60} # {field}",
+                device = device.to_string(),
+                field = device.field
+            )?;
         }
         for step in &self.steps {
             writeln!(
@@ -66,6 +74,13 @@ impl fmt::Display for HostInput {
             Self::Mount(source) => write!(f, "make {source}"),
             Self::Proc => f.write_str("open /proc"),
         }
+    }
+}
+
+impl fmt::Display for NetDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, inside) = (self.name.to_string_lossy(), self.inside.to_string_lossy());
+        write!(f, "move network device {name} into the container as {inside}")
     }
 }
 

@@ -11,6 +11,7 @@ mod joined;
 mod labels;
 mod mounts;
 mod namespaces;
+mod net_devices;
 pub(crate) mod op;
 mod options;
 pub(crate) mod paths;
@@ -109,6 +110,7 @@ struct Builder<'a> {
     warnings: Vec<String>,
     /// The offsets of a new time namespace.
     time_offsets: Option<(Slot, std::ffi::CString)>,
+    net_devices: Vec<op::NetDevice>,
     /// Where hooks of the create phase look for the root, if there are any.
     hooks_root: Option<Slot>,
     /// Whether there are startContainer hooks.
@@ -139,6 +141,7 @@ impl<'a> Builder<'a> {
             domain: Vec::new(),
             warnings: Vec::new(),
             time_offsets: None,
+            net_devices: Vec::new(),
             hooks_root: None,
             start_hooks: false,
         }
@@ -202,6 +205,7 @@ impl<'a> Builder<'a> {
         }
         self.open_hooks_root(spec)?;
         self.enter_namespaces();
+        self.net_devices(spec.linux().as_ref())?;
         if let Some(process) = spec.process() {
             self.keyring(process)?;
         }
@@ -377,6 +381,7 @@ impl<'a> Builder<'a> {
             terminal: self.terminal,
             descriptors: self.descriptors,
             time_offsets: self.time_offsets,
+            net_devices: self.net_devices,
             warnings: self.warnings,
         }
     }

@@ -153,6 +153,8 @@ pub(crate) struct MountIds {
 pub(crate) enum Rendezvous {
     /// The host has placed the child: id maps are written.
     Placed,
+    /// The child is in its network namespace: the host moves devices there.
+    NetDevices,
     /// The host runs the hooks of the create phase.
     Hooks,
     /// Who starts it runs the startContainer hooks.
@@ -432,6 +434,15 @@ pub(crate) struct IdMaps {
     pub(crate) groups: Vec<IdMapping>,
 }
 
+/// A network device of the host's that becomes the container's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NetDevice {
+    pub(crate) field: String,
+    pub(crate) name: CString,
+    /// Its name in the container; with `%d` at its end, one that the kernel completes.
+    pub(crate) inside: CString,
+}
+
 /// A compiled container: everything that its start will do, decided and laid out. `Display` prints it for a person.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -453,6 +464,7 @@ pub struct Program {
     pub(crate) descriptors: Option<(Slot, u16)>,
     /// What is written to `timens_offsets` before the clone, and the procfs for it.
     pub(crate) time_offsets: Option<(Slot, CString)>,
+    pub(crate) net_devices: Vec<NetDevice>,
     pub(crate) warnings: Vec<String>,
 }
 

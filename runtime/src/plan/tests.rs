@@ -81,7 +81,7 @@ type Change = fn(&mut Value);
 
 #[test]
 fn what_is_wrong_or_not_supported_is_named_by_its_field() {
-    let cases: [(Change, &str); 37] = [
+    let cases: [(Change, &str); 42] = [
         (|s| s["ociVersion"] = json!("2.0"), "ociVersion"),
         (|s| s["windows"] = json!({ "layerFolders": [] }), "windows"),
         (|s| s["process"]["args"] = json!([]), "process.args"),
@@ -176,6 +176,30 @@ fn what_is_wrong_or_not_supported_is_named_by_its_field() {
         ),
         (|s| s["linux"]["intelRdt"] = json!({}), "linux.intelRdt"),
         (
+            |s| {
+                s["linux"]["namespaces"] = json!([{ "type": "mount" }, { "type": "uts" }]);
+                s["linux"]["sysctl"] = json!({});
+                s["linux"]["netDevices"] = json!({ "eth0": {} });
+            },
+            "linux.netDevices",
+        ),
+        (
+            |s| s["linux"]["netDevices"] = json!({ "eth0/1": {} }),
+            "linux.netDevices.eth0/1",
+        ),
+        (
+            |s| s["linux"]["netDevices"] = json!({ "eth%d": {} }),
+            "linux.netDevices.eth%d",
+        ),
+        (
+            |s| s["linux"]["netDevices"] = json!({ "eth0": { "name": "a-name-of-16-byt" } }),
+            "linux.netDevices.eth0.name",
+        ),
+        (
+            |s| s["linux"]["netDevices"] = json!({ "a": { "name": "x" }, "b": { "name": "x" } }),
+            "linux.netDevices.b.name",
+        ),
+        (
             |s| s["linux"]["personality"] = json!({ "domain": "LINUX32", "flags": ["X"] }),
             "linux.personality.flags",
         ),
@@ -201,6 +225,52 @@ fn what_is_wrong_or_not_supported_is_named_by_its_field() {
             other => panic!("{expected}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn network_devices_are_moved_once_the_child_is_in_its_namespace() {
+    let mut spec = spec();
+    spec["linux"]["netDevices"] =
+        json!({ "eth1": { "name": "" }, "eth0": { "name": "net0" }, "b": { "name": "v%d" }, "a": { "name": "v%d" } });
+    let program = compile(&spec, Privilege::Full).expect("it compiles").to_string();
+    let lines: Vec<_> = program
+        .lines()
+        .filter(|l| {
+            ["network device", "join network", "netdevices"]
+                .iter()
+                .any(|word| l.contains(word))
+        })
+        .map(|l| l.split(" # ").map(str::trim_end).collect::<Vec<_>>())
+        .collect();
+    let expected = [
+        [
+            "host   move network device a into the container as v%d",
+            "linux.netDevices.a",
+        ],
+        [
+            "host   move network device b into the container as v%d",
+            "linux.netDevices.b",
+        ],
+        [
+            "host   move network device eth0 into the container as net0",
+            "linux.netDevices.eth0",
+        ],
+        [
+            "host   move network device eth1 into the container as eth1",
+            "linux.netDevices.eth1",
+        ],
+        ["child  join network (slot 7)", "linux.namespaces[3]"],
+        ["child  meet host: netdevices", "linux.netDevices"],
+    ];
+    assert_eq!(lines, expected, "{program}");
+    spec["linux"]["namespaces"] =
+        json!([{ "type": "user" }, { "type": "mount" }, { "type": "uts" }, { "type": "network" }]);
+    spec["process"]["user"] = json!({ "uid": 0, "gid": 0 });
+    let error = compile(&spec, Privilege::None).expect_err("not for an ordinary user");
+    assert!(
+        error.to_string().starts_with("linux.netDevices: not supported"),
+        "{error}"
+    );
 }
 
 #[test]

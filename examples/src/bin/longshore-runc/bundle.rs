@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::args::Arguments;
 use crate::failure::{Failure, Outcome, path_error};
-use crate::global::Global;
+use crate::global::{Global, container_id};
 use crate::lifecycle::load_bundle;
 
 /// `longshore-runc spec`
@@ -106,8 +106,14 @@ fn cgroup_version() -> CgroupVersion {
 /// `longshore-runc plan`
 pub(crate) fn plan(global: &Global, arguments: &Arguments) -> Outcome {
     let (directory, spec) = load_bundle(global, arguments.filled("bundle"))?;
+    let id = match arguments.id() {
+        "" => directory.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        id => container_id(id)?.to_string(),
+    };
     let mut options = PlanOptions::new(directory);
     options.lifetime = Lifetime::Detached;
+    // As `create` has it.
+    options.keyring = Some(format!("_ses.{id}"));
     let program = longshore_runtime::plan(&spec, &HostFacts::gather()?, &options)?;
     write!(std::io::stdout(), "{program}")?;
     Ok(0)

@@ -362,11 +362,11 @@ pub(crate) const COMMANDS: &[Command] = &[
     Command {
         name: "plan",
         about: "print what the start of a bundle will do, step by step",
-        usage: "",
-        details: "Compiles config.json and runs nothing. Each line is one operation, with the field that asks for it.",
+        usage: "[container-id]",
+        details: "Compiles config.json and runs nothing. Each line is one operation, with the field that asks for it:\nwhat the host does before the clone and beside it, then what the child does, from the clone to the program. The id is only for what is\nnamed after the container; without one, it is the bundle's.",
         flags: &[BUNDLE],
         order: Order::Anywhere,
-        arity: Arity::Exactly(0),
+        arity: Arity::Between(0, 1),
         run: bundle::plan,
     },
     Command {
