@@ -159,6 +159,40 @@ pub enum Error {
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Not a host.
+    #[error("'{host}' is not a host: {reason}; a host looks like https://mirror.example")]
+    InvalidHost {
+        /// What was given.
+        host: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// What is configured of a registry's hosts can't be used.
+    #[error("{place}: {reason}")]
+    HostsFile {
+        /// The file, and the line if it is known.
+        place: String,
+        /// The key, and what is wrong with it.
+        reason: String,
+    },
+    /// None of a registry's hosts may be asked.
+    #[error("no host of {registry} may be asked to {capability}: give one that capability in its hosts.toml")]
+    NoHost {
+        /// The registry.
+        registry: String,
+        /// `pull`, `resolve` or `push`.
+        capability: &'static str,
+    },
+    /// Every host of a registry failed. The last one's error, by which this one's [`kind`](Self::kind) goes, is the source.
+    #[error("{registry} and its mirrors failed ({others})")]
+    AllHosts {
+        /// The registry.
+        registry: String,
+        /// The other hosts, with the reason of each.
+        others: String,
+        /// What the last one failed with.
+        source: Box<Error>,
+    },
     /// A credential source failed.
     #[error("credentials for {registry}: {reason}")]
     Credentials {
@@ -212,6 +246,9 @@ impl Error {
             Self::Layout { source, .. } if source.kind() == std::io::ErrorKind::NotFound => ErrorKind::NotFound,
             Self::Layout { .. } => ErrorKind::Unavailable,
             Self::InvalidPlatform { .. } | Self::Setup { .. } => ErrorKind::Invalid,
+            Self::InvalidHost { .. } | Self::HostsFile { .. } => ErrorKind::Invalid,
+            Self::NoHost { .. } => ErrorKind::Unsupported,
+            Self::AllHosts { source, .. } => source.kind(),
         }
     }
 }

@@ -1,14 +1,14 @@
 //! The client side of the OCI distribution specification: resolve a reference, fetch and push blobs, pull an image
 //! into a [`ContentStore`](longshore_content::ContentStore).
 //!
-//! [`RegistryClient`] speaks to registries: tokens, redirects, retries. [`OciLayout`] reads an image layout on disk through the same ports. A [`Pull`] brings an image into a content store,
+//! [`RegistryClient`] speaks to registries: tokens, redirects, retries, mirrors ([`Hosts`]). [`OciLayout`] reads an image layout on disk through the same ports. A [`Pull`] brings an image into a content store,
 //! resuming what was cut; [`push_image`] and [`export_layout`] bring it out again.
 //!
 //! # What it is not for
 //! Unpacking: follow the layers' ingests with `longshore-bundle`.
 //!
 //! # Limitations
-//! One host for each registry: mirrors and `hosts.toml` are not here yet, nor are parallel ranges within a layer, referrers and archives of `docker save`.
+//! Not here yet: parallel ranges within a layer, referrers, archives of `docker save`.
 //!
 //! # Example
 //! ```
@@ -45,6 +45,7 @@ pub mod conformance;
 mod credentials;
 mod digest;
 mod error;
+mod hosts;
 mod layout;
 mod manifest;
 pub mod media;
@@ -56,12 +57,14 @@ mod push;
 pub use client::{PlainHttp, RegistryClient, RegistryClientBuilder, RetryPolicy};
 pub use credentials::{Anonymous, DockerConfig, Static};
 pub use error::{Error, ErrorKind, Result};
+pub use hosts::{Capability, Host, Hosts, Verification};
 pub use layout::{OciLayout, export_layout};
 pub use manifest::{MAX_CONFIG_SIZE, MAX_INDEX_ENTRIES, MAX_LAYERS, MAX_MANIFEST_SIZE};
 pub use oci_spec::distribution::Reference;
 pub use platform::{format_platform, host_platform, parse_platform};
 pub use ports::{
-    Allow, Credential, Credentials, Fetched, Fetcher, ImageVerifier, Pusher, Resolved, Resolver, Root, VerifyRequest,
+    Allow, Credential, Credentials, Elsewhere, Fetched, Fetcher, ImageVerifier, Pusher, Resolved, Resolver, Root,
+    VerifyRequest,
 };
 pub use pull::{Keeper, ProgressEvent, Pull, PullOptions, PullProgress, PullSource, ResolvedImage};
 pub use push::push_image;

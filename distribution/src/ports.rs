@@ -70,6 +70,21 @@ pub trait Fetcher: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound), [`Unauthorized`](crate::ErrorKind::Unauthorized), [`Unavailable`](crate::ErrorKind::Unavailable).
     async fn fetch(&self, reference: &Reference, descriptor: &Descriptor, offset: u64) -> Result<Fetched>;
+
+    /// Is told that the bytes of `descriptor` that it gave were not the ones that its digest names. It answers whether it has another
+    /// source of them, which the next [`fetch`](Self::fetch) asks; it must not answer so for ever. By default there is none.
+    async fn reject(&self, _reference: &Reference, _descriptor: &Descriptor) -> Elsewhere {
+        Elsewhere::Nowhere
+    }
+}
+
+/// Whether bytes that were wrong may be had right from another place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// Another source has not been tried yet.
+    Another,
+    /// There is none.
+    Nowhere,
 }
 
 /// **Port**: where manifests and blobs go.

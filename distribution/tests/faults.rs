@@ -1,6 +1,12 @@
 //! What registries do wrong, and what a pull makes of it: success, or one clear error with nothing unverified visible.
 
+#[path = "cases/mirrors.rs"]
+mod mirrors;
+#[path = "support/script.rs"]
+mod script;
 mod support;
+#[path = "support/tls.rs"]
+mod tls;
 
 use std::sync::Arc;
 

@@ -132,7 +132,7 @@ fn realm(http: &Http, scope: &Scope, challenge: &Challenge) -> Result<Url> {
         .param("realm")
         .ok_or_else(|| refuse("it names no token server".into()))?;
     let url = Url::parse(realm).map_err(|_| refuse("the address of its token server can't be read".into()))?;
-    let plain_is_fine = url.scheme() == "http" && http.is_plain(&scope.host) && http.may_be_plain(&url);
+    let plain_is_fine = url.scheme() == "http" && http.is_plain() && http.may_be_plain(&url);
     if !(url.scheme() == "https" || plain_is_fine) || url.host_str().is_none() {
         return Err(refuse(
             "its token server is not reached by https: no credential is sent there".into(),

@@ -4,10 +4,13 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 
 use super::host::PlainHttp;
-use super::http::Http;
+use super::http::Connections;
 use super::retry::RetryPolicy;
+use super::table::{Manner, Table};
+use super::tls;
 use crate::auth::Authenticator;
-use crate::{Anonymous, Credentials, Error, Result};
+use crate::hosts::Hosts;
+use crate::{Anonymous, Credentials, Result};
 
 /// A client for any number of registries: [`Resolver`](crate::Resolver), [`Fetcher`](crate::Fetcher) and
 /// [`Pusher`](crate::Pusher) by the OCI distribution specification 1.1.
@@ -21,10 +24,12 @@ use crate::{Anonymous, Credentials, Error, Result};
 /// - Requests that got no answer, or 408, 429 and 5xx, are repeated ([`RetryPolicy`]). A body that is cut is the
 ///   caller's to resume ([`Pull`](crate::Pull) does).
 /// - A server that sends nothing for the idle time-out has failed.
-/// - `HTTPS_PROXY` and `HTTP_PROXY` of the environment are respected, except for this machine itself.
+/// - A registry may have several [`Hosts`], each with TLS of its own. They are tried in order, until one answers as it should; a transfer that breaks
+///   off goes on at the next one. A mirror is asked twice at most before the next has its turn.
+/// - `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` of the environment (also in lower case) are respected, except for this machine itself.
 #[derive(Debug)]
 pub struct RegistryClient {
-    pub(super) http: Http,
+    pub(super) table: Table,
     pub(super) auth: Authenticator,
 }
 
@@ -39,6 +44,7 @@ impl RegistryClient {
 #[derive(Debug)]
 pub struct RegistryClientBuilder {
     credentials: Arc<dyn Credentials>,
+    hosts: Hosts,
     plain_http: PlainHttp,
     retry: RetryPolicy,
     connect_timeout: Duration,
@@ -51,6 +57,7 @@ impl Default for RegistryClientBuilder {
     fn default() -> Self {
         Self {
             credentials: Arc::new(Anonymous),
+            hosts: Hosts::new(),
             plain_http: PlainHttp::default(),
             retry: RetryPolicy::default(),
             connect_timeout: Duration::from_secs(10),
@@ -65,6 +72,12 @@ impl RegistryClientBuilder {
     /// Where credentials come from. Default: [`Anonymous`].
     pub fn credentials(mut self, credentials: Arc<dyn Credentials>) -> Self {
         self.credentials = credentials;
+        self
+    }
+
+    /// Mirrors, and how hosts are trusted. Default: every registry under its own name.
+    pub fn hosts(mut self, hosts: Hosts) -> Self {
+        self.hosts = hosts;
         self
     }
 
@@ -111,54 +124,20 @@ impl RegistryClientBuilder {
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) for a user agent that no header can carry or a certificate that is none.
     pub fn build(self) -> Result<RegistryClient> {
-        let tls = tls_config(self.roots)?;
-        let base = || {
-            reqwest::Client::builder()
-                .user_agent(&self.user_agent)
-                .connect_timeout(self.connect_timeout)
-                // Followed by hand, so that no credential goes along.
-                .redirect(reqwest::redirect::Policy::none())
-                // Retried by hand, by one rule for all.
-                .retry(reqwest::retry::never())
-                .referer(false)
-                .tls_backend_preconfigured(tls.clone())
+        let roots = tls::roots(&self.roots)?;
+        let usual = Connections::new(&self.user_agent, self.connect_timeout, tls::config(roots.clone())?)?;
+        let manner = Manner {
+            plain: self.plain_http,
+            retry: self.retry,
+            connect: self.connect_timeout,
+            idle: self.idle_timeout,
+            user_agent: self.user_agent,
+            roots,
+            usual,
         };
-        let setup = |error: reqwest::Error| setup("HTTP client", error);
         Ok(RegistryClient {
-            http: Http {
-                remote: base().build().map_err(setup)?,
-                local: base().no_proxy().build().map_err(setup)?,
-                plain: self.plain_http,
-                retry: self.retry,
-                idle: self.idle_timeout,
-            },
+            table: Table::new(self.hosts, manner),
             auth: Authenticator::new(self.credentials),
         })
-    }
-}
-
-/// TLS on *ring*, handed over explicitly: a library must not install a provider for the whole process.
-fn tls_config(extra: Vec<CertificateDer<'static>>) -> Result<rustls::ClientConfig> {
-    let mut roots = rustls::RootCertStore::empty();
-    // A certificate of the system that can't be read is the system's matter; the others still count.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    for certificate in extra {
-        roots
-            .add(certificate)
-            .map_err(|error| setup("root certificate", error))?;
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| setup("TLS", error))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(config)
-}
-
-fn setup(what: &'static str, source: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::Setup {
-        what,
-        source: Box::new(source),
     }
 }

@@ -12,7 +12,7 @@ use http::header::{CONTENT_LENGTH, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use longshore_content::Blob;
 use reqwest::Response;
-use url::Url;
+use url::{Origin, Url};
 
 use super::host::{PlainHttp, is_loopback};
 use super::retry::{RetryPolicy, is_worth_retrying, retry_after};
@@ -76,12 +76,51 @@ impl Call {
     }
 }
 
-/// The HTTP client with its rules.
+/// Connections with one way of trusting the other side.
+#[derive(Clone, Debug)]
+pub(crate) struct Connections {
+    /// Go through the proxy of the environment, if there is one.
+    remote: reqwest::Client,
+    /// Never go through a proxy: for this machine.
+    local: reqwest::Client,
+}
+
+impl Connections {
+    pub(super) fn new(user_agent: &str, connect: Duration, tls: rustls::ClientConfig) -> Result<Self> {
+        let base = || {
+            reqwest::Client::builder()
+                .user_agent(user_agent)
+                .connect_timeout(connect)
+                // Followed by hand, so that no credential goes along.
+                .redirect(reqwest::redirect::Policy::none())
+                // Retried by hand, by one rule for all.
+                .retry(reqwest::retry::never())
+                .referer(false)
+                .tls_backend_preconfigured(tls.clone())
+        };
+        let setup = |error: reqwest::Error| Error::Setup {
+            what: "HTTP client",
+            source: Box::new(error),
+        };
+        Ok(Self {
+            remote: base().build().map_err(setup)?,
+            local: base().no_proxy().build().map_err(setup)?,
+        })
+    }
+}
+
+/// The HTTP client of one host with its rules.
 pub(crate) struct Http {
-    /// Goes through the proxy of the environment, if there is one.
-    pub(super) remote: reqwest::Client,
-    /// Never goes through a proxy: for this machine.
-    pub(super) local: reqwest::Client,
+    /// To the host itself.
+    pub(super) own: Connections,
+    /// To where it sends us: without what is for the host alone.
+    pub(super) guest: Connections,
+    /// The host itself.
+    pub(super) origin: Origin,
+    /// Its authority, when it is to be spoken to by plain HTTP.
+    pub(super) own_plain: Option<String>,
+    /// What every request to the host itself has.
+    pub(super) headers: HeaderMap,
     pub(super) plain: PlainHttp,
     pub(super) retry: RetryPolicy,
     /// How long the other side may be silent.
@@ -99,14 +138,15 @@ impl fmt::Debug for Http {
 }
 
 impl Http {
-    /// Whether this registry is spoken to by plain HTTP.
-    pub(crate) fn is_plain(&self, registry: &str) -> bool {
-        self.plain.covers(super::host::api_authority(registry))
+    /// Whether this host is spoken to by plain HTTP.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.own_plain.is_some()
     }
 
     /// Whether the host of this URL may be spoken to by plain HTTP.
     pub(crate) fn may_be_plain(&self, url: &Url) -> bool {
-        self.plain.covers(&authority(url))
+        let authority = authority(url);
+        self.plain.covers(&authority) || self.own_plain.as_ref() == Some(&authority)
     }
 
     /// Sends a request until it is answered, and follows redirects of reads. `registry` is for messages.
@@ -188,18 +228,26 @@ impl Http {
     }
 
     async fn send_once(&self, call: &Call, authorization: Option<&HeaderValue>) -> Result<Response, Failure> {
+        let is_home = call.url.origin() == self.origin;
+        let connections = if is_home { &self.own } else { &self.guest };
         let client = if is_loopback(&authority(&call.url)) {
-            &self.local
+            &connections.local
         } else {
-            &self.remote
+            &connections.remote
         };
-        let sent = Arc::new(AtomicU64::new(0));
-        let mut request = client
-            .request(call.method.clone(), call.url.clone())
-            .headers(call.headers.clone());
-        if let Some(authorization) = authorization {
-            request = request.header(http::header::AUTHORIZATION, authorization.clone());
+        let mut headers = if is_home {
+            self.headers.clone()
+        } else {
+            HeaderMap::new()
+        };
+        for (name, value) in &call.headers {
+            headers.insert(name, value.clone());
         }
+        if let Some(authorization) = authorization {
+            headers.insert(http::header::AUTHORIZATION, authorization.clone());
+        }
+        let sent = Arc::new(AtomicU64::new(0));
+        let mut request = client.request(call.method.clone(), call.url.clone()).headers(headers);
         request = match &call.payload {
             Payload::Empty if call.method == Method::GET || call.method == Method::HEAD => request,
             Payload::Empty => request.header(CONTENT_LENGTH, 0),
@@ -352,7 +400,7 @@ fn is_redirect(status: StatusCode) -> bool {
 }
 
 /// `host` or `host:port` of a URL, as in a reference.
-fn authority(url: &Url) -> String {
+pub(super) fn authority(url: &Url) -> String {
     match (url.host_str().unwrap_or_default(), url.port()) {
         (host, Some(port)) => format!("{host}:{port}"),
         (host, None) => host.to_owned(),

@@ -9,10 +9,12 @@ use oci_spec::image::Descriptor;
 use url::Url;
 
 use super::builder::RegistryClient;
-use super::host::{api_url, checked};
+use super::endpoint::Endpoint;
+use super::host::checked;
 use super::http::{Call, Payload, location};
-use super::read::{DOCKER_CONTENT_DIGEST, scope};
+use super::read::DOCKER_CONTENT_DIGEST;
 use crate::auth::{Action, Scope};
+use crate::hosts::Capability;
 use crate::{Error, Pusher, Result, Root, media};
 
 /// How many times an upload that broke off is begun anew.
@@ -29,7 +31,9 @@ impl Pusher for RegistryClient {
         root: Root,
     ) -> Result<()> {
         checked(reference)?;
-        let scope = scope(reference, Action::Push);
+        let registry = self.table.registry(reference.registry()).await?;
+        let endpoint = registry.with(Capability::Push)?[0];
+        let scope = endpoint.scope(reference, Action::Push);
         let blob = content
             .open(descriptor.digest())
             .await
@@ -38,9 +42,10 @@ impl Pusher for RegistryClient {
                 source,
             })?;
         if media::is_under_manifests(descriptor.media_type()) {
-            self.push_manifest(reference, descriptor, blob, root, &scope).await
+            self.push_manifest(endpoint, reference, descriptor, blob, root, &scope)
+                .await
         } else {
-            self.push_blob(reference, descriptor, blob, &scope).await
+            self.push_blob(endpoint, reference, descriptor, blob, &scope).await
         }
     }
 }
@@ -48,6 +53,7 @@ impl Pusher for RegistryClient {
 impl RegistryClient {
     async fn push_manifest(
         &self,
+        endpoint: &Endpoint,
         reference: &Reference,
         descriptor: &Descriptor,
         blob: Arc<dyn Blob>,
@@ -58,11 +64,11 @@ impl RegistryClient {
             (Root::Yes, Some(tag)) => tag,
             _ => descriptor.digest().as_ref(),
         };
-        let url = api_url(&self.http.plain, reference, &format!("manifests/{name}"))?;
+        let url = endpoint.url(reference, &format!("manifests/{name}"))?;
         let media_type = HeaderValue::try_from(descriptor.media_type().as_ref()).expect("it is one of the known types");
         let mut call = Call::new(Method::HEAD, url);
         call.headers.insert(ACCEPT, media_type.clone());
-        let head = self.request(&call, scope).await?;
+        let head = self.request(endpoint, &call, scope).await?;
         let there = head.headers().get(DOCKER_CONTENT_DIGEST);
         if head.status().is_success() && there.is_some_and(|there| there == descriptor.digest().as_ref()) {
             return Ok(());
@@ -74,10 +80,10 @@ impl RegistryClient {
             blob,
             size: descriptor.size(),
         };
-        let response = self.request(&call, scope).await?;
+        let response = self.request(endpoint, &call, scope).await?;
         if !response.status().is_success() {
             let what = format!("manifest {}", descriptor.digest());
-            return Err(self.failure(response, &call, scope, &what).await);
+            return Err(self.failure(endpoint, response, &call, scope, &what).await);
         }
         match response.headers().get(DOCKER_CONTENT_DIGEST) {
             Some(stored) if stored != descriptor.digest().as_ref() => Err(Error::DigestMismatch {
@@ -92,19 +98,20 @@ impl RegistryClient {
 
     async fn push_blob(
         &self,
+        endpoint: &Endpoint,
         reference: &Reference,
         descriptor: &Descriptor,
         blob: Arc<dyn Blob>,
         scope: &Scope,
     ) -> Result<()> {
-        let url = api_url(&self.http.plain, reference, &format!("blobs/{}", descriptor.digest()))?;
-        let head = self.request(&Call::new(Method::HEAD, url), scope).await?;
+        let url = endpoint.url(reference, &format!("blobs/{}", descriptor.digest()))?;
+        let head = self.request(endpoint, &Call::new(Method::HEAD, url), scope).await?;
         if head.status().is_success() {
             return Ok(());
         }
         let mut attempt = 1;
         loop {
-            match self.upload(reference, descriptor, blob.clone(), scope).await {
+            match self.upload(endpoint, reference, descriptor, blob.clone(), scope).await {
                 Err(error) if attempt < UPLOAD_ATTEMPTS && is_broken_off(&error) => attempt += 1,
                 other => return other,
             }
@@ -114,19 +121,20 @@ impl RegistryClient {
     /// One upload from its beginning: an upload that failed half-way is of no use to go on with.
     async fn upload(
         &self,
+        endpoint: &Endpoint,
         reference: &Reference,
         descriptor: &Descriptor,
         blob: Arc<dyn Blob>,
         scope: &Scope,
     ) -> Result<()> {
-        let begin = Call::new(Method::POST, api_url(&self.http.plain, reference, "blobs/uploads/")?);
-        let begun = self.request(&begin, scope).await?;
+        let begin = Call::new(Method::POST, endpoint.url(reference, "blobs/uploads/")?);
+        let begun = self.request(endpoint, &begin, scope).await?;
         let what = format!("blob {}", descriptor.digest());
         if begun.status() != StatusCode::ACCEPTED {
-            return Err(self.failure(begun, &begin, scope, &what).await);
+            return Err(self.failure(endpoint, begun, &begin, scope, &what).await);
         }
         let mut target: Url = location(&begin, &scope.host, begun.headers())?;
-        self.http.may_follow(&begin, &target, &scope.host)?;
+        endpoint.http.may_follow(&begin, &target, &scope.host)?;
         target
             .query_pairs_mut()
             .append_pair("digest", descriptor.digest().as_ref());
@@ -138,13 +146,13 @@ impl RegistryClient {
             size: descriptor.size(),
         };
         let response = if call.url.origin() == begin.url.origin() {
-            self.request(&call, scope).await?
+            self.request(endpoint, &call, scope).await?
         } else {
-            self.http.send(&call, &scope.host, None).await?
+            endpoint.http.send(&call, &scope.host, None).await?
         };
         match response.status() {
             status if status.is_success() => Ok(()),
-            _ => Err(self.failure(response, &call, scope, &what).await),
+            _ => Err(self.failure(endpoint, response, &call, scope, &what).await),
         }
     }
 }

@@ -1,4 +1,8 @@
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use longshore_content::sha256;
@@ -6,23 +10,17 @@ use oci_spec::distribution::Reference;
 use oci_spec::image::{Descriptor, Digest};
 
 use super::builder::RegistryClient;
-use super::host::{api_url, checked};
+use super::endpoint::Endpoint;
+use super::host::checked;
 use super::http::{Call, read_bounded};
-use crate::auth::{Action, Scope};
+use crate::auth::Action;
 use crate::digest::digest_of;
+use crate::hosts::Capability;
 use crate::manifest::{MAX_MANIFEST_SIZE, Origin, classify};
-use crate::{Error, Fetched, Fetcher, Resolved, Resolver, Result, media};
+use crate::{Elsewhere, Error, Fetched, Fetcher, Resolved, Resolver, Result, media};
 
 /// Where a registry says what digest it thinks that it sends.
 pub(super) const DOCKER_CONTENT_DIGEST: &str = "docker-content-digest";
-
-pub(super) fn scope(reference: &Reference, action: Action) -> Scope {
-    Scope {
-        host: reference.registry().to_owned(),
-        repository: reference.repository().to_owned(),
-        action,
-    }
-}
 
 #[async_trait]
 impl Resolver for RegistryClient {
@@ -30,24 +28,43 @@ impl Resolver for RegistryClient {
     /// request, where asking with `HEAD` first would be two.
     async fn resolve(&self, reference: &Reference) -> Result<Resolved> {
         checked(reference)?;
+        let registry = self.table.registry(reference.registry()).await?;
+        // A digest needs no trust in who answers.
+        let capability = match reference.digest() {
+            Some(_) => Capability::Pull,
+            None => Capability::Resolve,
+        };
+        let mut failures = Vec::new();
+        for endpoint in registry.with(capability)? {
+            match self.resolve_at(endpoint, reference).await {
+                Ok(resolved) => return Ok(resolved),
+                Err(error) => failures.push(noted(endpoint, error)),
+            }
+        }
+        Err(registry.failed(failures))
+    }
+}
+
+impl RegistryClient {
+    async fn resolve_at(&self, endpoint: &Endpoint, reference: &Reference) -> Result<Resolved> {
         let wanted = match (reference.digest(), reference.tag()) {
             (Some(digest), _) => digest,
             (None, Some(tag)) => tag,
             (None, None) => "latest",
         };
-        let url = api_url(&self.http.plain, reference, &format!("manifests/{wanted}"))?;
-        let mut call = Call::new(Method::GET, url);
+        let mut call = Call::new(Method::GET, endpoint.url(reference, &format!("manifests/{wanted}"))?);
         call.headers.insert(ACCEPT, HeaderValue::from_static(media::ACCEPT));
-        let scope = scope(reference, Action::Pull);
-        let response = self.request(&call, &scope).await?;
+        let scope = endpoint.scope(reference, Action::Pull);
+        let response = self.request(endpoint, &call, &scope).await?;
         if !response.status().is_success() {
-            return Err(self.failure(response, &call, &scope, &reference.to_string()).await);
+            let what = reference.to_string();
+            return Err(self.failure(endpoint, response, &call, &scope, &what).await);
         }
         let headers = response.headers().clone();
         let what = format!("the manifest of {reference}");
-        let bytes = read_bounded(&self.http, response, &call, &scope.host, MAX_MANIFEST_SIZE, &what).await?;
+        let bytes = read_bounded(&endpoint.http, response, &call, &scope.host, MAX_MANIFEST_SIZE, &what).await?;
         let origin = Origin {
-            registry: reference.registry(),
+            registry: &scope.host,
             what: &what,
         };
         let digest = prove(&bytes, reference, &headers, origin)?;
@@ -58,6 +75,65 @@ impl Resolver for RegistryClient {
             manifest: Some(bytes),
         })
     }
+
+    async fn fetch_at(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        offset: u64,
+    ) -> Result<Fetched> {
+        let call = fetch_call(endpoint, reference, descriptor, offset)?;
+        let scope = endpoint.scope(reference, Action::Pull);
+        let response = self.request(endpoint, &call, &scope).await?;
+        let offset = match response.status() {
+            StatusCode::OK => 0,
+            StatusCode::PARTIAL_CONTENT => range_start(response.headers(), offset).ok_or_else(|| Error::Protocol {
+                registry: scope.host.clone(),
+                what: format!("a part of {}", descriptor.digest()),
+                reason: format!("it is not the part from byte {offset} on that was asked for"),
+            })?,
+            _ => {
+                let what = format!("{} of {}", descriptor.digest(), reference.repository());
+                return Err(self.failure(endpoint, response, &call, &scope, &what).await);
+            }
+        };
+        let stream = endpoint.http.body(response, &call, &scope.host);
+        let left = descriptor.size().saturating_sub(offset);
+        Ok(Fetched {
+            offset,
+            stream: watched(stream, endpoint.clone(), left),
+        })
+    }
+}
+
+/// A host's failure, for the list of them.
+fn noted(endpoint: &Endpoint, error: Error) -> (String, Error) {
+    tracing::debug!(host = endpoint.name, %error, "host failed");
+    (endpoint.name.clone(), error)
+}
+
+/// The same bytes; that they break off before `left` of them came is remembered of the host.
+fn watched(
+    stream: BoxStream<'static, Result<Bytes>>,
+    endpoint: Arc<Endpoint>,
+    left: u64,
+) -> BoxStream<'static, Result<Bytes>> {
+    let state = (stream, left);
+    stream::unfold(state, move |(mut stream, mut left)| {
+        let endpoint = endpoint.clone();
+        async move {
+            let chunk = stream.next().await;
+            match &chunk {
+                Some(Ok(bytes)) => left = left.saturating_sub(bytes.len() as u64),
+                Some(Err(_)) => endpoint.breaks_off(),
+                None if left > 0 => endpoint.breaks_off(),
+                None => {}
+            }
+            chunk.map(|chunk| (chunk, (stream, left)))
+        }
+    })
+    .boxed()
 }
 
 /// The digest of a manifest, proved against the reference and against what the registry claims.
@@ -85,34 +161,32 @@ fn prove(bytes: &[u8], reference: &Reference, headers: &HeaderMap, origin: Origi
 impl Fetcher for RegistryClient {
     async fn fetch(&self, reference: &Reference, descriptor: &Descriptor, offset: u64) -> Result<Fetched> {
         checked(reference)?;
-        let call = fetch_call(self, reference, descriptor, offset)?;
-        let scope = scope(reference, Action::Pull);
-        let response = self.request(&call, &scope).await?;
-        let offset = match response.status() {
-            StatusCode::OK => 0,
-            StatusCode::PARTIAL_CONTENT => range_start(response.headers(), offset).ok_or_else(|| Error::Protocol {
-                registry: scope.host.clone(),
-                what: format!("a part of {}", descriptor.digest()),
-                reason: format!("it is not the part from byte {offset} on that was asked for"),
-            })?,
-            _ => {
-                let what = format!("{} of {}", descriptor.digest(), reference.repository());
-                return Err(self.failure(response, &call, &scope, &what).await);
+        let registry = self.table.registry(reference.registry()).await?;
+        let mut failures = Vec::new();
+        for endpoint in registry.sources(descriptor.digest())? {
+            match self.fetch_at(endpoint, reference, descriptor, offset).await {
+                Ok(fetched) => {
+                    registry.serves(endpoint, descriptor.digest());
+                    return Ok(fetched);
+                }
+                Err(error) => failures.push(noted(endpoint, error)),
             }
-        };
-        let stream = self.http.body(response, &call, &scope.host);
-        Ok(Fetched { offset, stream })
+        }
+        Err(registry.failed(failures))
+    }
+
+    async fn reject(&self, reference: &Reference, descriptor: &Descriptor) -> Elsewhere {
+        match self.table.registry(reference.registry()).await {
+            Ok(registry) if registry.reject(descriptor.digest()) => Elsewhere::Another,
+            _ => Elsewhere::Nowhere,
+        }
     }
 }
 
-fn fetch_call(client: &RegistryClient, reference: &Reference, descriptor: &Descriptor, offset: u64) -> Result<Call> {
+fn fetch_call(endpoint: &Endpoint, reference: &Reference, descriptor: &Descriptor, offset: u64) -> Result<Call> {
     let is_manifest = media::is_under_manifests(descriptor.media_type());
     let kind = if is_manifest { "manifests" } else { "blobs" };
-    let url = api_url(
-        &client.http.plain,
-        reference,
-        &format!("{kind}/{}", descriptor.digest()),
-    )?;
+    let url = endpoint.url(reference, &format!("{kind}/{}", descriptor.digest()))?;
     let mut call = Call::new(Method::GET, url);
     // A proxy that compresses on the way would change what is hashed.
     call.headers

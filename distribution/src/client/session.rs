@@ -3,6 +3,7 @@ use http::header::WWW_AUTHENTICATE;
 use reqwest::Response;
 
 use super::builder::RegistryClient;
+use super::endpoint::Endpoint;
 use super::http::{Call, failure_reason};
 use crate::auth::{Action, Freshness, Refused, Scope, parse_challenges};
 use crate::{Error, Result};
@@ -12,11 +13,11 @@ const MAX_REFUSALS: u32 = 3;
 
 impl RegistryClient {
     /// Sends a request with what the registry demands. Any answer but 401 is the caller's to judge.
-    pub(super) async fn request(&self, call: &Call, scope: &Scope) -> Result<Response> {
-        let mut pass = self.auth.pass(&self.http, scope).await?;
+    pub(super) async fn request(&self, endpoint: &Endpoint, call: &Call, scope: &Scope) -> Result<Response> {
+        let mut pass = self.auth.pass(&endpoint.http, scope).await?;
         let mut freshness = Freshness::FromBefore;
         for _ in 0..MAX_REFUSALS {
-            let response = self.http.send(call, &scope.host, pass.header.as_ref()).await?;
+            let response = endpoint.http.send(call, &scope.host, pass.header.as_ref()).await?;
             if response.status() != StatusCode::UNAUTHORIZED {
                 return Ok(response);
             }
@@ -29,10 +30,10 @@ impl RegistryClient {
                 .collect();
             let refused = Refused {
                 challenges,
-                reason: failure_reason(&self.http, response).await,
+                reason: failure_reason(&endpoint.http, response).await,
                 freshness,
             };
-            pass = self.auth.answer(&self.http, scope, &pass, refused).await?;
+            pass = self.auth.answer(&endpoint.http, scope, &pass, refused).await?;
             freshness = Freshness::JustObtained;
         }
         Err(Error::Unauthorized {
@@ -44,9 +45,16 @@ impl RegistryClient {
     }
 
     /// The error that an answer with a failure status stands for; `what` was asked for.
-    pub(super) async fn failure(&self, response: Response, call: &Call, scope: &Scope, what: &str) -> Error {
+    pub(super) async fn failure(
+        &self,
+        endpoint: &Endpoint,
+        response: Response,
+        call: &Call,
+        scope: &Scope,
+        what: &str,
+    ) -> Error {
         let status = response.status();
-        let reason = failure_reason(&self.http, response).await;
+        let reason = failure_reason(&endpoint.http, response).await;
         match status {
             StatusCode::NOT_FOUND if scope.action == Action::Pull => Error::NotFound {
                 what: what.to_owned(),

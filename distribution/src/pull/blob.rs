@@ -10,7 +10,7 @@ use oci_spec::distribution::Reference;
 use oci_spec::image::{Descriptor, Digest};
 
 use super::options::{Keeper, ProgressEvent, PullProgress};
-use crate::{Error, ErrorKind, Fetcher, Result};
+use crate::{Elsewhere, Error, ErrorKind, Fetcher, Result};
 
 /// How often a cut transfer is resumed that brings nothing new.
 const MAX_BARREN_CUTS: u32 = 4;
@@ -131,8 +131,17 @@ impl Transfer {
                         self.emit(ProgressEvent::Committed { blob });
                         return Ok(());
                     }
-                    Received::WrongInPieces(_) if second_chance => second_chance = false,
-                    Received::WrongInPieces(error) => return Err(error),
+                    Received::Wrong {
+                        pieces: Pieces::Several,
+                        ..
+                    } if second_chance => second_chance = false,
+                    Received::Wrong { error, .. } => {
+                        let elsewhere = self.fetcher.reject(&self.reference, blob).await;
+                        if elsewhere == Elsewhere::Nowhere {
+                            return Err(error);
+                        }
+                        tracing::debug!(digest = %blob.digest(), %error, "trying another source");
+                    }
                 },
             }
             claim = self.claim(kind, blob).await?;
@@ -146,7 +155,17 @@ impl Transfer {
         let mut barren = 0;
         while ingest.status().offset < blob.size() {
             let before = ingest.status().offset;
-            let cut = self.receive(kind, blob, ingest.as_mut()).await?;
+            let cut = match self.receive(kind, blob, ingest.as_mut()).await {
+                Err(error) if error.kind() == ErrorKind::Verification => {
+                    // More bytes than there are.
+                    drop(ingest);
+                    return Ok(Received::Wrong {
+                        error,
+                        pieces: Pieces::One,
+                    });
+                }
+                cut => cut?,
+            };
             let offset = ingest.status().offset;
             if offset >= blob.size() {
                 break;
@@ -174,8 +193,13 @@ impl Transfer {
                 let wrong = error.kind() == StoreErrorKind::Verification;
                 let error = self.store_error(kind, blob.digest(), error);
                 // A piece from an earlier day, or a proxy that mixed up ranges: whole, it may be right.
-                if wrong && (in_pieces || cuts > 0) {
-                    Ok(Received::WrongInPieces(error))
+                let pieces = if in_pieces || cuts > 0 {
+                    Pieces::Several
+                } else {
+                    Pieces::One
+                };
+                if wrong {
+                    Ok(Received::Wrong { error, pieces })
                 } else {
                     Err(error)
                 }
@@ -258,8 +282,17 @@ impl Transfer {
 
 enum Received {
     Committed,
-    /// The bytes came in more than one piece, and together are not what they should be.
-    WrongInPieces(Error),
+    /// The bytes are not what they should be.
+    Wrong {
+        error: Error,
+        pieces: Pieces,
+    },
+}
+
+/// How the bytes of a blob came.
+enum Pieces {
+    One,
+    Several,
 }
 
 pub(super) fn expected(blob: &Descriptor) -> Expected {

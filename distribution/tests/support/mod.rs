@@ -37,7 +37,7 @@ pub(crate) fn login(host: &str, user: &str, password: &str) -> RegistryClient {
         .expect("a client")
 }
 
-fn quick() -> RetryPolicy {
+pub(crate) fn quick() -> RetryPolicy {
     RetryPolicy {
         first_wait: std::time::Duration::from_millis(5),
         ..RetryPolicy::default()

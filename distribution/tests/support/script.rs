@@ -1,5 +1,7 @@
 //! A server that answers what it was told to, and remembers what it was asked: for answers that no registry should give.
 
+#![allow(dead_code, reason = "each test binary uses its share")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -9,8 +11,9 @@ use std::sync::{Arc, Mutex};
 pub(crate) struct Asked {
     /// Method, path and query.
     pub(crate) line: String,
-    /// In lower case.
     pub(crate) authorization: Option<String>,
+    /// All headers, the names in lower case.
+    pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
 }
 
@@ -53,6 +56,16 @@ impl Scripted {
         Self { host, asked }
     }
 
+    /// The value of a header of the first request.
+    pub(crate) fn first_header(&self, name: &str) -> Option<String> {
+        let asked = self.asked();
+        let headers = &asked.first()?.headers;
+        headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.clone())
+    }
+
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().expect("not poisoned").clone()
     }
@@ -63,12 +76,14 @@ fn read(stream: &TcpStream) -> Option<Asked> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|count| *count > 0)?;
     let (mut authorization, mut length) = (None, 0);
+    let mut headers = Vec::new();
     loop {
         let mut header = String::new();
         reader.read_line(&mut header).ok()?;
         let Some((name, value)) = header.trim_end().split_once(": ") else {
             break;
         };
+        headers.push((name.to_ascii_lowercase(), value.to_owned()));
         match name.to_ascii_lowercase().as_str() {
             "authorization" => authorization = Some(value.to_owned()),
             "content-length" => length = value.parse().ok()?,
@@ -80,6 +95,7 @@ fn read(stream: &TcpStream) -> Option<Asked> {
     Some(Asked {
         line: line.trim_end().trim_end_matches(" HTTP/1.1").to_owned(),
         authorization,
+        headers,
         body: String::from_utf8_lossy(&body).into_owned(),
     })
 }

@@ -68,7 +68,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
-    let site = open::Site::new(cli.root)?;
+    let site = open::Site::new(cli.root, cli.hosts_dir)?;
     let outcome = perform(&site, cli.command).await;
     site.flush_journal();
     outcome

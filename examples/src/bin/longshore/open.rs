@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use longshore::distribution::{DockerConfig, Hosts, RegistryClient};
 use longshore::events::{EventSink, Journal, JournalOptions};
 use longshore::runtime::{ContainerId, Executor, LinuxExecutor};
 use longshore::{Engine, ErrorKind};
@@ -17,15 +18,18 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Site {
     pub(crate) root: PathBuf,
+    /// The tree of `hosts.toml` files.
+    hosts: PathBuf,
     /// What every command notes what it does in; open when an engine is.
     journal: OnceLock<Arc<Journal>>,
 }
 
 impl Site {
-    pub(crate) fn new(root: Option<PathBuf>) -> Result<Self> {
+    pub(crate) fn new(root: Option<PathBuf>, hosts: PathBuf) -> Result<Self> {
         let root = root.map_or_else(data_folder, Ok)?;
         Ok(Self {
             root,
+            hosts,
             journal: OnceLock::new(),
         })
     }
@@ -41,10 +45,25 @@ impl Site {
                 outcome => {
                     let engine = outcome.with_context(|| format!("opening {}", self.root.display()))?;
                     let sinks = vec![self.journal()? as Arc<dyn EventSink>];
-                    return Ok(Engine { sinks, ..engine });
+                    let client = self.client()?;
+                    return Ok(Engine {
+                        sinks,
+                        resolver: client.clone(),
+                        fetcher: client.clone(),
+                        pusher: client,
+                        ..engine
+                    });
                 }
             }
         }
+    }
+
+    /// The client of registries, with this machine's mirrors and this user's logins.
+    fn client(&self) -> Result<Arc<RegistryClient>> {
+        let client = RegistryClient::builder()
+            .hosts(Hosts::new().tree(&self.hosts))
+            .credentials(Arc::new(DockerConfig::from_env()));
+        Ok(Arc::new(client.build()?))
     }
 
     pub(crate) fn journal_directory(&self) -> PathBuf {
