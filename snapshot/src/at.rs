@@ -118,7 +118,17 @@ pub(crate) fn is_overlay_xattr(name: &[u8]) -> bool {
 /// All extended attributes of `name` in `dir` that may be copied to another file.
 pub(crate) fn xattrs(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let path = proc_path(dir, name);
-    let names = match sized(|buf| rustix::fs::llistxattr(&path[..], buf)) {
+    read_xattrs(
+        |buf| rustix::fs::llistxattr(&path[..], buf),
+        |key, buf| rustix::fs::lgetxattr(&path[..], key, buf),
+    )
+}
+
+fn read_xattrs(
+    list: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>,
+    get: impl Fn(&[u8], &mut [u8]) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let names = match sized(list) {
         Err(Errno::NOTSUP) => return Ok(Vec::new()),
         names => names?,
     };
@@ -127,7 +137,7 @@ pub(crate) fn xattrs(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Vec
         .split(|b| *b == 0)
         .filter(|key| !key.is_empty() && !is_overlay_xattr(key))
     {
-        match sized(|buf| rustix::fs::lgetxattr(&path[..], key, buf)) {
+        match sized(|buf| get(key, buf)) {
             Ok(value) => found.push((key.to_vec(), value)),
             // It went away, or it is one that we may not read.
             Err(Errno::NODATA | Errno::PERM | Errno::ACCESS) => {}
@@ -135,6 +145,40 @@ pub(crate) fn xattrs(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Vec
         }
     }
     Ok(found)
+}
+
+/// Whether an attribute belongs to this machine, or to overlay, rather than to a layer.
+fn is_local_xattr(name: &[u8]) -> bool {
+    is_overlay_xattr(name) || name == b"security.selinux" || name == b"system.nfs4_acl"
+}
+
+/// The extended attributes of `name` in `dir` that belong into a layer, sorted.
+pub(crate) fn layer_xattrs(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    Ok(for_layer(xattrs(dir, name)?))
+}
+
+/// The same of an open file.
+pub(crate) fn layer_xattrs_of(file: BorrowedFd<'_>) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let found = read_xattrs(
+        |buf| rustix::fs::flistxattr(file, buf),
+        |key, buf| rustix::fs::fgetxattr(file, key, buf),
+    );
+    Ok(for_layer(found?))
+}
+
+fn for_layer(mut xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<(Vec<u8>, Vec<u8>)> {
+    xattrs.retain(|(key, _)| !is_local_xattr(key));
+    xattrs.sort();
+    xattrs
+}
+
+/// Whether `name` in `dir` has that attribute.
+pub(crate) fn has_xattr(dir: BorrowedFd<'_>, name: &[u8], key: &CStr) -> rustix::io::Result<bool> {
+    match rustix::fs::lgetxattr(&proc_path(dir, name)[..], key, &mut [0; 0][..]) {
+        Ok(_) | Err(Errno::RANGE) => Ok(true),
+        Err(Errno::NODATA | Errno::NOTSUP | Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Sets the attributes by `set`; those that this filesystem or this user can't have are left out and counted.

@@ -55,6 +55,20 @@ pub enum Error {
         /// What is wrong with them.
         reason: String,
     },
+    /// The mounts of two snapshots are not such that they can be compared.
+    #[error("a layer can't be made out of these mounts: {reason}")]
+    Undiffable {
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// A file of a snapshot that no layer can hold.
+    #[error("'{path}' can't be put into a layer: {reason}")]
+    Unrepresentable {
+        /// Its path in the snapshot (lossy).
+        path: String,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// A layer that is not a valid archive, or that tries what a layer must not.
     #[error("layer entry '{entry}': {reason}")]
     InvalidLayer {
@@ -92,6 +106,9 @@ pub enum Error {
     /// The source of a layer failed.
     #[error("reading the layer")]
     Source(#[source] std::io::Error),
+    /// Where a layer was written to failed.
+    #[error("writing the layer")]
+    Sink(#[source] std::io::Error),
     /// The operating system refused.
     #[error("{action} {path}")]
     Io {
@@ -143,11 +160,13 @@ impl Error {
             Self::AlreadyExists(_) => ErrorKind::AlreadyExists,
             Self::WrongKind { .. } | Self::HasChildren { .. } => ErrorKind::FailedPrecondition,
             Self::InUse { .. } => ErrorKind::InUse,
-            Self::Unsupported { .. } | Self::Mounts { .. } => ErrorKind::Unsupported,
+            Self::Unsupported { .. } | Self::Mounts { .. } | Self::Undiffable { .. } | Self::Unrepresentable { .. } => {
+                ErrorKind::Unsupported
+            }
             Self::InvalidLayer { .. } | Self::DamagedLayer { .. } => ErrorKind::InvalidLayer,
             Self::DiffIdMismatch { .. } => ErrorKind::Verification,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
-            Self::Source(source) | Self::Io { source, .. } => match source.kind() {
+            Self::Source(source) | Self::Sink(source) | Self::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::StorageFull,
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
                     ErrorKind::PermissionDenied

@@ -1,14 +1,15 @@
 //! Snapshots of filesystems, and applying image layers to them.
 //!
 //! A [`Snapshotter`] hands out the mounts of a snapshot; it mounts nothing itself. [`OverlaySnapshotter`] stacks directories, [`NativeSnapshotter`] copies them;
-//! [`detect`] chooses what the machine can do. [`apply_layer`] unpacks a layer straight into a snapshot's directory, without a mount.
+//! [`detect`] chooses what the machine can do. [`apply_layer`] unpacks a layer straight into a snapshot's directory, and [`diff_layer`] makes a layer out of what
+//! changed in one, both without a mount.
 //!
 //! # What it is not for
 //! Fetching layers, and deciding which belong together: that is `longshore-distribution`'s and `longshore-bundle`'s.
 //!
 //! # Limitations
-//! Overlay and native are all the snapshotters that there are. A layer's overlay attributes (`trusted.overlay.*`, `user.overlay.*`) are never taken from it. Making a layer
-//! out of a snapshot is not here yet.
+//! Overlay and native are all the snapshotters that there are. A layer's overlay attributes (`trusted.overlay.*`, `user.overlay.*`) are never taken from it, nor written
+//! to one.
 //!
 //! # Example
 //! ```
@@ -42,8 +43,10 @@ mod at;
 pub mod conformance;
 mod copy;
 mod detect;
+mod diff;
 mod error;
 mod local;
+mod mounts;
 mod native;
 mod overlay;
 mod probe;
@@ -54,6 +57,9 @@ mod usage;
 
 pub use apply::{Applied, ApplyOptions, Compression, Limits, Ownership, Skipped, apply_layer};
 pub use detect::detect;
+pub use diff::{
+    Change, ChangeKind, DiffOptions, Diffed, LeftOut, changes, diff_layer, diff_snapshot, snapshot_changes,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use native::NativeSnapshotter;
 pub use overlay::OverlaySnapshotter;

@@ -1,8 +1,9 @@
+use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::apply::path::join;
@@ -10,14 +11,14 @@ use crate::at;
 use crate::{Error, Result};
 
 /// The index of a lower directory, 0 being the topmost.
-pub(super) type Layer = u16;
+pub(crate) type Layer = u16;
 
 /// The lower directories of an overlay mount, looked into but never written.
 ///
 /// One descriptor serves them all: that of their common ancestor. Everything below it is looked up with openat2(2) and no symbolic link
 /// followed, so what a lower layer holds can't lead out of it.
 #[derive(Debug)]
-pub(super) struct Lowers {
+pub(crate) struct Lowers {
     base: OwnedFd,
     base_path: PathBuf,
     /// Each one's path from the base.
@@ -27,7 +28,7 @@ pub(super) struct Lowers {
 
 /// What the merged lower directories show under a name.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(crate) enum Found {
     /// Nothing, or a whiteout.
     Nothing,
     /// A directory, merged from these.
@@ -37,7 +38,7 @@ pub(super) enum Found {
 }
 
 impl Lowers {
-    pub(super) fn open(dirs: &[PathBuf], opaque: &'static CStr) -> Result<Self> {
+    pub(crate) fn open(dirs: &[PathBuf], opaque: &'static CStr) -> Result<Self> {
         let base_path = common_ancestor(dirs);
         let base = rustix::fs::open(&base_path, at::DIRECTORY, Mode::empty())
             .map_err(at::failed("opening the lower directories' folder", &base_path))?;
@@ -58,12 +59,12 @@ impl Lowers {
     }
 
     /// All of them: what the root directory is merged from.
-    pub(super) fn all(&self) -> Vec<Layer> {
+    pub(crate) fn all(&self) -> Vec<Layer> {
         (0..self.roots.len() as Layer).collect()
     }
 
     /// Looks for `path`, whose directory is merged from `layers`.
-    pub(super) fn find(&self, layers: &[Layer], path: &[u8]) -> Result<Found> {
+    pub(crate) fn find(&self, layers: &[Layer], path: &[u8]) -> Result<Found> {
         let mut dirs = Vec::new();
         for (position, layer) in layers.iter().enumerate() {
             match at::open_below(&self.base, &self.path(*layer, path), at::DIRECTORY) {
@@ -98,13 +99,13 @@ impl Lowers {
     }
 
     /// Stats `path`, whose directory is known to be a real one in `layer`.
-    pub(super) fn stat(&self, layer: Layer, path: &[u8]) -> Result<Stat> {
+    pub(crate) fn stat(&self, layer: Layer, path: &[u8]) -> Result<Stat> {
         let (dir, name) = self.parent(layer, path)?;
         at::stat(&dir, &name).map_err(self.failed("reading", layer, path))
     }
 
     /// The directory of `path` in `layer`, opened, and its last component.
-    pub(super) fn parent(&self, layer: Layer, path: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
+    pub(crate) fn parent(&self, layer: Layer, path: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
         let (dir, name) = super::path::split(path);
         let fd = at::open_below(&self.base, &self.path(layer, dir), at::DIRECTORY).map_err(self.failed(
             "opening the directory of",
@@ -117,12 +118,30 @@ impl Lowers {
     }
 
     /// Opens `path` in `layer`.
-    pub(super) fn open_at(&self, layer: Layer, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
+    pub(crate) fn open_at(&self, layer: Layer, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
         at::open_below(&self.base, &self.path(layer, path), flags).map_err(self.failed("opening", layer, path))
     }
 
+    /// The names that a directory shows which is merged from `layers`, sorted.
+    pub(crate) fn names(&self, layers: &[Layer], path: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let mut seen = BTreeMap::new();
+        for layer in layers {
+            let dir = self.open_at(*layer, path, at::DIRECTORY)?;
+            for (name, kind) in at::list(&dir).map_err(self.failed("reading", *layer, path))? {
+                let may_be_whiteout = matches!(kind, FileType::CharacterDevice | FileType::Unknown);
+                let whiteout = may_be_whiteout && at::stat(&dir, &name).is_ok_and(|stat| at::is_whiteout(&stat));
+                seen.entry(name).or_insert(whiteout);
+            }
+        }
+        Ok(seen
+            .into_iter()
+            .filter(|(_, whiteout)| !whiteout)
+            .map(|(name, _)| name)
+            .collect())
+    }
+
     /// Whether a directory hides what the layers below it have.
-    pub(super) fn is_opaque(&self, dir: &OwnedFd) -> rustix::io::Result<bool> {
+    pub(crate) fn is_opaque(&self, dir: &OwnedFd) -> rustix::io::Result<bool> {
         Ok(at::small_xattr(dir, self.opaque)?.as_deref() == Some(b"y"))
     }
 

@@ -1,10 +1,11 @@
 //! Applying image layers to a prepared snapshot.
 
 mod archive;
-mod lower;
+mod hash;
+pub(crate) mod lower;
 mod mine;
 mod options;
-mod path;
+pub(crate) mod path;
 mod put;
 mod source;
 mod stream;
@@ -21,6 +22,7 @@ use longshore_linux::Mount;
 pub use self::options::{Applied, ApplyOptions, Compression, Limits, Ownership, Skipped};
 
 use self::archive::{Archive, Entry};
+pub(crate) use self::hash::Hash;
 use self::path::Subject;
 use self::stream::Stream;
 use self::target::Target;
@@ -109,6 +111,6 @@ fn apply_entry(tree: &mut Tree, entry: &mut Entry, stream: &mut Stream<'_>, opti
 }
 
 /// Bytes of a path as the standard library wants them.
-fn os(path: &[u8]) -> &OsStr {
+pub(crate) fn os(path: &[u8]) -> &OsStr {
     OsStr::from_bytes(path)
 }

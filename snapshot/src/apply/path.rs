@@ -3,9 +3,9 @@ use crate::apply::archive::invalid;
 use crate::{Error, Result};
 
 /// The name that hides a file of the layers below: this and the file's name.
-const WHITEOUT: &[u8] = b".wh.";
+pub(crate) const WHITEOUT: &[u8] = b".wh.";
 /// The name that hides all that the layers below have in the directory it is in.
-const OPAQUE: &[u8] = b".wh..wh..opq";
+pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Names by which AUFS kept its own books; old images have them.
 const AUFS: &[u8] = b".wh..wh.";
 
@@ -76,7 +76,7 @@ pub(super) fn subject<'a>(path: &'a [u8], original: &[u8]) -> Result<Subject<'a>
 }
 
 /// Directory and last component of a normalized path.
-pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|b| *b == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (b"", path),
@@ -84,7 +84,7 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// `dir/name`, or `name` when the directory is the root.
-pub(super) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+pub(crate) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     let mut path = Vec::with_capacity(dir.len() + 1 + name.len());
     path.extend_from_slice(dir);
     if !dir.is_empty() {

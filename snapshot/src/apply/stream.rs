@@ -1,8 +1,8 @@
 use std::io::Read;
 
-use oci_spec::image::{Digest, DigestAlgorithm};
-use sha2::Digest as _;
+use oci_spec::image::Digest;
 
+use crate::apply::hash::Hash;
 use crate::apply::source::Source;
 use crate::apply::{ApplyOptions, Compression};
 use crate::{Error, Result};
@@ -133,44 +133,5 @@ impl<'a> Stream<'a> {
             }),
             _ => Ok(len),
         }
-    }
-}
-
-/// The hash of the algorithm that the expected digest has.
-enum Hash {
-    Sha256(sha2::Sha256),
-    Sha384(sha2::Sha384),
-    Sha512(sha2::Sha512),
-}
-
-impl Hash {
-    fn new(like: Option<&Digest>) -> Self {
-        match like.map(Digest::algorithm) {
-            Some(DigestAlgorithm::Sha384) => Self::Sha384(sha2::Sha384::new()),
-            Some(DigestAlgorithm::Sha512) => Self::Sha512(sha2::Sha512::new()),
-            _ => Self::Sha256(sha2::Sha256::new()),
-        }
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(hash) => hash.update(bytes),
-            Self::Sha384(hash) => hash.update(bytes),
-            Self::Sha512(hash) => hash.update(bytes),
-        }
-    }
-
-    fn finish(self) -> Digest {
-        let (name, bytes) = match self {
-            Self::Sha256(hash) => ("sha256", hash.finalize().to_vec()),
-            Self::Sha384(hash) => ("sha384", hash.finalize().to_vec()),
-            Self::Sha512(hash) => ("sha512", hash.finalize().to_vec()),
-        };
-        let mut text = format!("{name}:");
-        for byte in bytes {
-            text.push(char::from(b"0123456789abcdef"[usize::from(byte >> 4)]));
-            text.push(char::from(b"0123456789abcdef"[usize::from(byte & 15)]));
-        }
-        text.parse().expect("a hash in lower-case hex is a digest")
     }
 }

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use longshore_linux::Mount;
 
+use crate::mounts::{Marks, lower_dirs};
 use crate::{Error, Result};
 
 /// Where a layer goes, read from the mounts of a snapshot.
@@ -55,27 +56,15 @@ impl Target {
         let dir = mount
             .value_of("upperdir")
             .ok_or_else(|| unusable("the overlay has no upperdir"))?;
-        let mut lowers = Vec::new();
-        for option in &mount.options {
-            if let Some(dirs) = option.strip_prefix("lowerdir=") {
-                lowers.extend(split_dirs(dirs));
-            } else if let Some(one) = option.strip_prefix("lowerdir+=") {
-                lowers.push(PathBuf::from(one));
-            }
-        }
+        let lowers = lower_dirs(mount);
         if lowers.is_empty() || lowers.len() > usize::from(u16::MAX) {
             return Err(unusable(format!("the overlay has {} lower directories", lowers.len())));
         }
-        let user = mount.options.iter().any(|option| option == "userxattr");
         Ok(Self {
             dir: PathBuf::from(dir),
             overlay: Some(Overlay {
                 lowers,
-                opaque: if user {
-                    c"user.overlay.opaque"
-                } else {
-                    c"trusted.overlay.opaque"
-                },
+                opaque: Marks::of(mount).opaque,
             }),
         })
     }
@@ -83,20 +72,6 @@ impl Target {
 
 fn unusable(reason: impl Into<String>) -> Error {
     Error::Mounts { reason: reason.into() }
-}
-
-/// Directories between colons; a backslash takes the next character as it is.
-fn split_dirs(list: &str) -> Vec<PathBuf> {
-    let mut dirs = vec![String::new()];
-    let mut chars = list.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            ':' => dirs.push(String::new()),
-            '\\' => dirs.last_mut().expect("there is always one").extend(chars.next()),
-            c => dirs.last_mut().expect("there is always one").push(c),
-        }
-    }
-    dirs.into_iter().map(PathBuf::from).collect()
 }
 
 #[cfg(test)]
