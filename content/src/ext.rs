@@ -9,6 +9,7 @@ use oci_spec::image::Digest;
 
 use crate::hash::Hasher;
 use crate::reader::BlobExt;
+use crate::verify;
 use crate::{ContentStore, Error, Expected, Info, IngestRequest, IngestStatus, Result};
 
 /// Conveniences on every [`ContentStore`].
@@ -43,7 +44,7 @@ pub trait ContentStoreExt: ContentStore {
         bytes.truncate(filled);
         let mut hasher = Hasher::new(digest.algorithm())?;
         hasher.update(&bytes);
-        undamaged(digest, hasher)?;
+        undamaged(digest, hasher.finish())?;
         Ok(bytes.freeze())
     }
 
@@ -93,17 +94,14 @@ pub trait ContentStoreExt: ContentStore {
         or_there(self, stored.await).await
     }
 
-    /// Reads a committed blob to its end and proves it again.
+    /// Reads a committed blob to its end and proves it again. A [`Verifier`](crate::Verifier) does it for many.
     ///
     /// # Errors
     /// [`Corrupt`](crate::ErrorKind::Corrupt) when it is damaged, and those of [`open`](ContentStore::open).
     async fn verify(&self, digest: &Digest) -> Result<()> {
-        let mut hasher = Hasher::new(digest.algorithm())?;
-        let mut pieces = self.open(digest).await?.stream();
-        while let Some(piece) = pieces.next().await {
-            hasher.update(&piece?);
-        }
-        undamaged(digest, hasher)
+        let blob = self.open(digest).await?;
+        let actual = verify::hash(blob, digest.algorithm()).await?;
+        undamaged(digest, actual)
     }
 
     /// Whether a blob is committed.
@@ -116,6 +114,20 @@ pub trait ContentStoreExt: ContentStore {
             Err(Error::NotFound(_)) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// The ingests that a caller wants, in the order of their references.
+    ///
+    /// # Errors
+    /// Those of [`ingests`](ContentStore::ingests).
+    async fn ingests_where<F>(&self, wanted: F) -> Result<Vec<IngestStatus>>
+    where
+        F: Fn(&IngestStatus) -> bool + Send,
+    {
+        let mut ingests = self.ingests().await?;
+        ingests.retain(wanted);
+        ingests.sort_by(|one, other| one.reference.cmp(&other.reference));
+        Ok(ingests)
     }
 
     /// Aborts the ingests that nobody writes and that got no bytes for `age`, and says which these were.
@@ -148,8 +160,7 @@ async fn or_there<S: ContentStore + ?Sized>(store: &S, stored: Result<Info>) -> 
     }
 }
 
-fn undamaged(digest: &Digest, hasher: Hasher) -> Result<()> {
-    let actual = hasher.finish();
+fn undamaged(digest: &Digest, actual: Digest) -> Result<()> {
     if actual == *digest {
         Ok(())
     } else {

@@ -54,7 +54,9 @@ mod hash;
 mod local;
 mod memory;
 mod reader;
+mod repair;
 mod store;
+mod verify;
 
 pub use error::{Error, ErrorKind, Result};
 pub use ext::ContentStoreExt;
@@ -62,4 +64,6 @@ pub use hash::{Hasher, sha256};
 pub use local::LocalStore;
 pub use memory::MemoryStore;
 pub use reader::{BlobExt, BlobReader, stream};
+pub use repair::{BlobSource, Repair, Supply, repair};
 pub use store::{Blob, ContentStore, Expected, Info, Ingest, IngestRequest, IngestStatus};
+pub use verify::{Fault, Problem, Subject, Verification, Verifier, VerifyProgress};

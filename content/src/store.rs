@@ -174,4 +174,13 @@ pub trait Ingest: Debug + Send + 'static {
     /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) when someone else committed the same digest first (the ingest is
     /// thrown away, the blob is there). After any other error it is left over, to be resumed or aborted.
     async fn commit(self: Box<Self>, expected: Expected) -> Result<Info>;
+
+    /// Like [`commit`](Self::commit), but takes the place of a blob that is there under the same digest: that one is damaged.
+    ///
+    /// The old bytes stay until the new ones are proved, and there is no moment without one of the two. Readers that have the old
+    /// blob open keep it. Begin the ingest without a digest, for one that expects a blob that is there is refused.
+    ///
+    /// # Errors
+    /// Those of [`commit`](Self::commit) but [`AlreadyExists`](crate::ErrorKind::AlreadyExists).
+    async fn replace(self: Box<Self>, expected: Expected) -> Result<Info>;
 }

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt;
 use longshore_content::{
-    ContentStore, ContentStoreExt, Error, ErrorKind, Expected, Info, Ingest, IngestRequest, LocalStore, sha256,
+    ContentStore, ContentStoreExt, Error, ErrorKind, Expected, Fault, Info, Ingest, IngestRequest, LocalStore,
+    MemoryStore, Subject, Verifier, repair, sha256,
 };
 use oci_spec::image::Digest;
 use tempfile::TempDir;
@@ -217,6 +218,57 @@ async fn damage_is_noticed() {
         open.read_at_blocking(500, &mut [0; 10]).unwrap_err().kind(),
         ErrorKind::Corrupt
     );
+}
+
+#[tokio::test]
+async fn damage_is_found_and_repaired() {
+    let (_directory, store) = fresh().await;
+    let good = Arc::new(MemoryStore::new());
+    let mut paths = Vec::new();
+    for number in 0..4 {
+        let data = piece(number);
+        let digest = store.put("a", data.clone(), promise(&data)).await.unwrap().digest;
+        good.put("a", data.clone(), promise(&data)).await.unwrap();
+        paths.push(store.root().join("blobs/sha256").join(digest.digest()));
+    }
+    let mut damaged = piece(0).to_vec();
+    damaged[77] ^= 1;
+    fs::write(&paths[0], &damaged).unwrap();
+    fs::write(&paths[1], &piece(1)[..1000]).unwrap();
+    fs::remove_file(&paths[2]).unwrap();
+
+    let needed = (0..4).map(|number| Subject {
+        digest: sha256(&piece(number)),
+        size: Some(PIECE as u64),
+    });
+    let found = Verifier::new(&store).these(needed).await;
+    let faults: Vec<_> = found.problems.iter().map(|problem| &problem.fault).collect();
+    assert!(
+        matches!(
+            faults[..],
+            [
+                Fault::Damaged { .. },
+                Fault::WrongLength { actual: 1000 },
+                Fault::Missing
+            ]
+        ),
+        "{faults:?}"
+    );
+    // Without anybody to say what should be there, what is damaged is found.
+    let all = Verifier::new(&store).all().await.unwrap();
+    assert_eq!((all.blobs, all.problems.len()), (3, 2));
+
+    // The damaged bytes stay until the good ones are there.
+    let nothing: Arc<dyn ContentStore> = Arc::new(MemoryStore::new());
+    let done = repair(&store, found.problems, &nothing).await;
+    assert_eq!((done.repaired.len(), done.failed.len()), (0, 3));
+    assert_eq!(fs::read(&paths[0]).unwrap(), damaged);
+    let good: Arc<dyn ContentStore> = good;
+    let done = repair(&store, done.failed.into_iter().map(|(problem, _)| problem), &good).await;
+    assert_eq!((done.repaired.len(), done.failed.len()), (3, 0));
+    let all = Verifier::new(&store).all().await.unwrap();
+    assert_eq!((all.blobs, all.problems.len()), (4, 0));
+    assert_eq!(fs::read_dir(store.root().join("ingest")).unwrap().count(), 0);
 }
 
 // ---- Crashes

@@ -218,6 +218,49 @@ fn run_in_the_background() {
 }
 
 #[test]
+fn blobs_are_listed_and_verified() {
+    let site = match Site::new() {
+        Ok(site) => site,
+        Err(why) => return skip(&why),
+    };
+    let listed = site.ok(&["content", "ls", "-q"]);
+    let digests: Vec<&str> = listed.lines().collect();
+    assert!(digests.len() >= 3, "{listed}");
+    assert!(site.ok(&["content", "ls"]).contains(digests[0]));
+    assert_eq!(
+        site.ok(&["content", "active"]).lines().count(),
+        1,
+        "nothing was cut off"
+    );
+    assert_eq!(site.ok(&["content", "verify"]), "");
+
+    let directory = site.path().join("root/content/blobs/sha256");
+    let path = directory.join(digests[0].trim_start_matches("sha256:"));
+    let whole = std::fs::read(&path).expect("a blob");
+    let mut damaged = whole.clone();
+    damaged[0] ^= 1;
+    std::fs::write(&path, &damaged).expect("written");
+    let found = site
+        .command(&["content", "verify", "--speed", "1g"])
+        .output()
+        .expect("it runs");
+    let text = String::from_utf8_lossy(&found.stdout);
+    assert_eq!(found.status.code(), Some(1));
+    assert!(text.contains(&format!("{} is damaged", digests[0])), "{text}");
+    // The image came from a layout, where this command does not look.
+    assert_eq!(site.fails(&["content", "verify", "--repair"]).0, 1);
+    assert_eq!(
+        std::fs::read(&path).expect("a blob"),
+        damaged,
+        "what can't be repaired stays"
+    );
+    std::fs::write(&path, &whole).expect("written");
+    let got = site.command(&["content", "get", digests[0]]).output().expect("it runs");
+    assert!(got.status.success() && got.stdout == whole);
+    assert_eq!(site.fails(&["content", "get", "sha256:12"]).0, 125);
+}
+
+#[test]
 fn space_is_freed_and_told() {
     let site = match Site::new() {
         Ok(site) => site,

@@ -16,13 +16,13 @@ use crate::senses::{PullCounter, UnpackCounter};
 use crate::{Engine, Error, Result};
 
 /// A manifest or config that is larger is not one.
-const DOCUMENT_LIMIT: u64 = 8 << 20;
+pub(crate) const DOCUMENT_LIMIT: u64 = 8 << 20;
 
 /// How long what a pull brings in is held when the program ends before the pull does.
 const PULL_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The label of an image's record that names the manifest of this platform.
-const MANIFEST_LABEL: &str = "longshore.manifest";
+pub(crate) const MANIFEST_LABEL: &str = "longshore.manifest";
 
 /// An image that is here and unpacked.
 #[derive(Clone, Debug)]

@@ -64,6 +64,7 @@ mod privilege;
 mod rebuild;
 mod recover;
 mod senses;
+mod verify;
 
 pub use collect::{Collecting, Collection, DiskUsage, Schedule, Share};
 pub use container::Container;

@@ -56,12 +56,12 @@ impl ContentStore for ObservedContent {
 
     async fn ingest(&self, request: IngestRequest) -> longshore_content::Result<Box<dyn Ingest>> {
         let inner = self.inner.ingest(request).await?;
-        Ok(Box::new(ObservedIngest {
-            inner,
+        let observer = Observer {
             emitter: self.emitter.clone(),
             metrics: self.metrics.clone(),
             begun: Instant::now(),
-        }))
+        };
+        Ok(Box::new(ObservedIngest { inner, observer }))
     }
 
     async fn status(&self, reference: &str) -> longshore_content::Result<IngestStatus> {
@@ -92,9 +92,30 @@ impl ContentStore for ObservedContent {
 #[derive(Debug)]
 struct ObservedIngest {
     inner: Box<dyn Ingest>,
+    observer: Observer,
+}
+
+#[derive(Debug)]
+struct Observer {
     emitter: Emitter,
     metrics: Metrics,
     begun: Instant,
+}
+
+impl Observer {
+    fn told(self, result: longshore_content::Result<Info>, bytes: u64) -> longshore_content::Result<Info> {
+        self.metrics.ingested(&longshore_metrics::Ingest {
+            outcome: outcome_of(&result),
+            bytes,
+            took: self.begun.elapsed(),
+        });
+        let info = result?;
+        self.emitter.emit(EventKind::ContentCreate {
+            digest: info.digest.to_string(),
+            size: info.size,
+        });
+        Ok(info)
+    }
 }
 
 #[async_trait]
@@ -113,20 +134,15 @@ impl Ingest for ObservedIngest {
     }
 
     async fn commit(self: Box<Self>, expected: Expected) -> longshore_content::Result<Info> {
-        let bytes = self.inner.status().offset;
-        let result = self.inner.commit(expected).await;
-        let outcome = outcome_of(&result);
-        self.metrics.ingested(&longshore_metrics::Ingest {
-            outcome,
-            bytes,
-            took: self.begun.elapsed(),
-        });
-        let info = result?;
-        self.emitter.emit(EventKind::ContentCreate {
-            digest: info.digest.to_string(),
-            size: info.size,
-        });
-        Ok(info)
+        let Self { inner, observer } = *self;
+        let bytes = inner.status().offset;
+        observer.told(inner.commit(expected).await, bytes)
+    }
+
+    async fn replace(self: Box<Self>, expected: Expected) -> longshore_content::Result<Info> {
+        let Self { inner, observer } = *self;
+        let bytes = inner.status().offset;
+        observer.told(inner.replace(expected).await, bytes)
     }
 }
 

@@ -1,9 +1,58 @@
-//! After the metadata was lost, images and containers are found again.
+//! After the metadata was lost, images and containers are found again; after blobs were damaged, they are fetched again.
 
 mod support;
 
+use longshore::content::{ContentStoreExt, Fault};
 use longshore::{DeleteMode, Engine, ErrorKind, Io, Lifetime, Status};
+use longshore_examples::quickstart::serve_host_image;
+use longshore_testing::{require_root, skip};
 use support::Site;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_content_is_found_and_fetched_again() {
+    if let Err(why) = require_root() {
+        return skip(&why);
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let registry = serve_host_image().await.expect("a registry");
+    let engine = Engine::open(folder.path()).await.expect("an engine");
+    let name = format!("{}/demo/host:latest", registry.host());
+    let image = engine.pull(&name).await.expect("pulled");
+    let found = engine.verify_content(|verifier| verifier).await.expect("verified");
+    assert!(found.blobs >= 3 && found.problems.is_empty(), "{found:?}");
+
+    let path =
+        |digest: &longshore::oci_spec::image::Digest| folder.path().join("content/blobs/sha256").join(digest.digest());
+    let layer = image.manifest().layers()[0].digest();
+    let config = image.manifest().config().digest();
+    std::fs::write(path(layer), "damaged").expect("written");
+    std::fs::remove_file(path(config)).expect("removed");
+    let stray = engine
+        .content
+        .put("stray", "stray".into(), Default::default())
+        .await
+        .expect("stored");
+    std::fs::write(path(&stray.digest), "strax").expect("written");
+
+    let found = engine.verify_content(|verifier| verifier).await.expect("verified");
+    assert_eq!(found.problems.len(), 3, "{found:?}");
+    for problem in &found.problems {
+        let digest = &problem.subject.digest;
+        match &problem.fault {
+            Fault::WrongLength { actual: 7 } => assert_eq!(digest, layer),
+            Fault::Missing => assert_eq!(digest, config),
+            Fault::Damaged { .. } => assert_eq!(digest, &stray.digest),
+            other => panic!("{other:?}"),
+        }
+    }
+    let repair = engine.repair_content(found.problems).await.expect("repaired");
+    assert_eq!(repair.repaired.len(), 2, "{repair:?}");
+    assert_eq!(repair.failed[0].0.subject.digest, stray.digest, "no image has it");
+    engine.content.remove(&stray.digest).await.expect("removed");
+    let found = engine.verify_content(|verifier| verifier).await.expect("verified");
+    assert!(found.problems.is_empty(), "{found:?}");
+    engine.image(&name).await.expect("it is whole");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_stores_hold_is_recorded_again() {

@@ -30,6 +30,7 @@ mod blobs;
 mod followers;
 mod ingests;
 mod proofs;
+mod repairs;
 mod writers;
 
 /// An empty store to be tried.
@@ -76,6 +77,7 @@ pub fn cases() -> Vec<Case> {
         blobs::CASES,
         ingests::CASES,
         proofs::CASES,
+        repairs::CASES,
         writers::CASES,
         followers::CASES,
     ]

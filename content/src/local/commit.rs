@@ -7,6 +7,7 @@ use oci_spec::image::Digest;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use super::ingest::Existing;
 use super::layout::{make_directory, sync_directory};
 use super::record::Checkpoint;
 use super::writer::Writer;
@@ -19,12 +20,14 @@ use crate::{Error, ErrorKind, Expected, Info, IngestStatus, Result};
 
 impl Writer {
     /// Commits. Afterwards followers know the outcome, and what can't be resumed is removed.
-    pub(crate) fn commit(&mut self, expected: &Expected) -> Result<Info> {
+    pub(crate) fn commit(&mut self, expected: &Expected, existing: Existing) -> Result<Info> {
         let hasher = self.rest();
         if let Some(failure) = self.air.shared.failure() {
             return Err(failure);
         }
-        let committed = self.prove(&hasher, expected).and_then(|digest| self.publish(digest));
+        let committed = self
+            .prove(&hasher, expected)
+            .and_then(|digest| self.publish(digest, existing));
         self.air.land(match &committed {
             Ok(_) | Err(Error::AlreadyExists(_)) => Outcome::Committed,
             Err(_) => Outcome::Abandoned,
@@ -55,14 +58,14 @@ impl Writer {
         Ok(())
     }
 
-    fn publish(&self, digest: Digest) -> Result<Info> {
+    fn publish(&self, digest: Digest, existing: Existing) -> Result<Info> {
         let layout = &self.air.store.layout;
         let (blob, directory) = (layout.blob(&digest)?, layout.blobs(&digest));
         if !directory.exists() {
             make_directory(&directory)?;
             sync_directory(&layout.root().join("blobs"))?;
         }
-        if fs::symlink_metadata(&blob).is_ok() {
+        if existing == Existing::Keep && fs::symlink_metadata(&blob).is_ok() {
             // Whoever was faster may not have made the name durable yet, and our caller takes this for success.
             sync_directory(&directory)?;
             return Err(Error::AlreadyExists(digest));
@@ -70,7 +73,11 @@ impl Writer {
         self.data.sync()?;
         let created = self.data.file().metadata().and_then(|metadata| metadata.modified());
         let created = created.during("reading", &self.air.shared.path)?;
-        let named = rename_to_new(&self.air.shared.path.join("data"), &blob);
+        let data = self.air.shared.path.join("data");
+        let named = match existing {
+            Existing::Keep => rename_to_new(&data, &blob),
+            Existing::Replace => fs::rename(&data, &blob),
+        };
         match named {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 sync_directory(&directory)?;

@@ -133,7 +133,16 @@ impl Shared {
 pub(crate) enum Command {
     Append(Bytes),
     Restart(oneshot::Sender<Result<()>>),
-    Commit(Expected, oneshot::Sender<Result<Info>>),
+    Commit(Expected, Existing, oneshot::Sender<Result<Info>>),
+}
+
+/// What a commit does with a blob that is there under the same digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Existing {
+    /// It stays, and the commit is told.
+    Keep,
+    /// It is damaged, and gives way.
+    Replace,
 }
 
 /// The handle.
@@ -175,6 +184,15 @@ impl LocalIngest {
         self.shared.accept(u64::from(length));
         Ok(())
     }
+
+    async fn end(&mut self, expected: Expected, existing: Existing) -> Result<Info> {
+        let (reply, answer) = oneshot::channel();
+        self.committing = true;
+        self.commands
+            .send(Command::Commit(expected, existing, reply))
+            .map_err(|_| self.shared.lost())?;
+        answer.await.map_err(|_| self.shared.lost())?
+    }
 }
 
 #[async_trait]
@@ -204,12 +222,11 @@ impl Ingest for LocalIngest {
     }
 
     async fn commit(mut self: Box<Self>, expected: Expected) -> Result<Info> {
-        let (reply, answer) = oneshot::channel();
-        self.committing = true;
-        self.commands
-            .send(Command::Commit(expected, reply))
-            .map_err(|_| self.shared.lost())?;
-        answer.await.map_err(|_| self.shared.lost())?
+        self.end(expected, Existing::Keep).await
+    }
+
+    async fn replace(mut self: Box<Self>, expected: Expected) -> Result<Info> {
+        self.end(expected, Existing::Replace).await
     }
 }
 

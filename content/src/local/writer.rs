@@ -107,8 +107,8 @@ impl Writer {
                     let restarted = self.restart();
                     let _ = reply.send(restarted);
                 }
-                Some(Command::Commit(expected, reply)) => {
-                    let done = self.commit(&expected);
+                Some(Command::Commit(expected, existing, reply)) => {
+                    let done = self.commit(&expected, existing);
                     // The reference is free by the time that the caller hears of it.
                     drop(self);
                     let _ = reply.send(done);

@@ -98,9 +98,9 @@ impl MemoryIngest {
         })
     }
 
-    fn store(&self, digest: Digest) -> Result<Info> {
+    fn store(&self, digest: Digest, existing: Existing) -> Result<Info> {
         let mut state = lock(&self.store.state);
-        if state.blobs.contains_key(&digest) {
+        if existing == Existing::Keep && state.blobs.contains_key(&digest) {
             return Err(Error::AlreadyExists(digest));
         }
         let (size, created) = (self.partial.status.offset, SystemTime::now());
@@ -114,6 +114,24 @@ impl MemoryIngest {
         );
         Ok(Info { digest, size, created })
     }
+
+    fn end(&mut self, expected: &Expected, existing: Existing) -> Result<Info> {
+        let committed = self.prove(expected).and_then(|digest| self.store(digest, existing));
+        self.committed = true;
+        self.land(match &committed {
+            Ok(_) | Err(Error::AlreadyExists(_)) => Outcome::Committed,
+            Err(_) => Outcome::Abandoned,
+        });
+        lock(&self.store.state).ingests.remove(&self.partial.status.reference);
+        committed
+    }
+}
+
+/// What a commit does with a blob that is there under the same digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Existing {
+    Keep,
+    Replace,
 }
 
 #[async_trait]
@@ -154,14 +172,11 @@ impl Ingest for MemoryIngest {
     }
 
     async fn commit(mut self: Box<Self>, expected: Expected) -> Result<Info> {
-        let committed = self.prove(&expected).and_then(|digest| self.store(digest));
-        self.committed = true;
-        self.land(match &committed {
-            Ok(_) | Err(Error::AlreadyExists(_)) => Outcome::Committed,
-            Err(_) => Outcome::Abandoned,
-        });
-        lock(&self.store.state).ingests.remove(&self.partial.status.reference);
-        committed
+        self.end(&expected, Existing::Keep)
+    }
+
+    async fn replace(mut self: Box<Self>, expected: Expected) -> Result<Info> {
+        self.end(&expected, Existing::Replace)
     }
 }
 

@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Gc(Gc),
     /// Remove containers that have stopped and images without a use, and free their space
     Prune(Prune),
+    /// Blobs: list, read, verify and repair them
+    Content(Content),
     /// About this program's storage
     System(System),
 }
@@ -288,6 +290,42 @@ pub(crate) enum SystemCommand {
     Prune(Prune),
     /// Set damaged metadata aside, and record anew what images and containers there are
     Recover,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Content {
+    #[command(subcommand)]
+    pub(crate) command: ContentCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContentCommand {
+    /// List the blobs
+    #[command(alias = "list")]
+    Ls {
+        /// Digests only
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// List what was fetched in part, and can be resumed
+    Active,
+    /// Write a blob to standard output
+    Get {
+        /// The blob
+        digest: String,
+    },
+    /// Read all blobs again; exit code 1 when some are damaged, or missing though an image needs them
+    Verify(Verify),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Fetch damaged and missing ones again, from where their images came from
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Read no more than so many bytes in a second, e.g. 50m
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) speed: Option<Size>,
 }
 
 /// A number of bytes: `1048576`, `64m`, `2g`, `512k`.

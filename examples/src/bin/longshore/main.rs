@@ -5,6 +5,7 @@
 
 mod arguments;
 mod containers;
+mod content;
 mod events;
 mod exec;
 mod images;
@@ -88,6 +89,7 @@ async fn perform(site: &open::Site, command: Command) -> anyhow::Result<u8> {
         Command::Kill(kill) => containers::kill(site, kill).await,
         Command::Gc(collect) => storage::collect(site, collect).await,
         Command::Prune(prune) => storage::prune(site, prune).await,
+        Command::Content(content) => content::content(site, content.command).await,
         Command::System(system) => match system.command {
             SystemCommand::Df => storage::usage(site).await,
             SystemCommand::Recover => storage::recover(site).await,
