@@ -66,6 +66,9 @@ pub enum Error {
     /// A reader followed an ingest that was abandoned or failed verification.
     #[error("the blob being followed ({0}) was never committed: its writer failed or gave up")]
     Abandoned(String),
+    /// The blob is in a store that is only read.
+    #[error("blob {0} is in a shared content store that is only read here; remove it there")]
+    ReadOnly(Digest),
     /// A digest algorithm that this crate can't compute.
     #[error("digest algorithm '{0}' is not supported (sha256, sha384 and sha512 are)")]
     UnsupportedAlgorithm(String),
@@ -110,6 +113,8 @@ pub enum ErrorKind {
     Abandoned,
     /// The request can't be served by this implementation.
     Unsupported,
+    /// What was asked for is in a store that is only read.
+    ReadOnly,
     /// No space, or quota exceeded.
     StorageFull,
     /// The system refused access.
@@ -129,6 +134,7 @@ impl Error {
             Self::AlreadyExists(_) => ErrorKind::AlreadyExists,
             Self::DigestMismatch { .. } | Self::SizeMismatch { .. } => ErrorKind::Verification,
             Self::Abandoned(_) => ErrorKind::Abandoned,
+            Self::ReadOnly(_) => ErrorKind::ReadOnly,
             Self::UnsupportedAlgorithm(_) => ErrorKind::Unsupported,
             Self::TooLarge { .. } => ErrorKind::TooLarge,
             Self::Corrupt { .. } | Self::Damaged { .. } => ErrorKind::Corrupt,

@@ -1,7 +1,8 @@
 //! A content-addressed store of blobs: what a registry sends is an *ingest* until its digest is proved, and a *blob*
 //! from then on.
 //!
-//! [`ContentStore`] is the port; [`LocalStore`] keeps blobs on disk as an OCI image layout, [`MemoryStore`] in memory.
+//! [`ContentStore`] is the port; [`LocalStore`] keeps blobs on disk as an OCI image layout, [`MemoryStore`] in memory,
+//! [`LayeredStore`] is a private store over shared ones. With the feature `object-store` there is one over S3, GCS, Azure and whatever else the crate of that name reaches.
 //! [`ContentStoreExt`] and [`BlobExt`] are conveniences on every store and blob.
 //!
 //! ```
@@ -51,8 +52,11 @@ mod expect;
 mod ext;
 mod flight;
 mod hash;
+mod layered;
 mod local;
 mod memory;
+#[cfg(feature = "object-store")]
+mod object;
 mod reader;
 mod repair;
 mod store;
@@ -61,8 +65,13 @@ mod verify;
 pub use error::{Error, ErrorKind, Result};
 pub use ext::ContentStoreExt;
 pub use hash::{Hasher, sha256};
+pub use layered::LayeredStore;
 pub use local::LocalStore;
 pub use memory::MemoryStore;
+#[cfg(feature = "object-store")]
+pub use object::ObjectStoreContent;
+#[cfg(feature = "object-store")]
+pub use object_store;
 pub use reader::{BlobExt, BlobReader, stream};
 pub use repair::{BlobSource, Repair, Supply, repair};
 pub use store::{Blob, ContentStore, Expected, Info, Ingest, IngestRequest, IngestStatus};

@@ -130,6 +130,7 @@ impl From<Error> for io::Error {
             ErrorKind::TooLarge => io::ErrorKind::FileTooLarge,
             ErrorKind::Unsupported => io::ErrorKind::Unsupported,
             ErrorKind::StorageFull => io::ErrorKind::StorageFull,
+            ErrorKind::ReadOnly => io::ErrorKind::ReadOnlyFilesystem,
             ErrorKind::PermissionDenied => io::ErrorKind::PermissionDenied,
             // Not Interrupted: `read_to_end` and its kin would try again for ever.
             ErrorKind::Abandoned => io::ErrorKind::BrokenPipe,

@@ -172,7 +172,7 @@ fn of_content(kind: longshore_content::ErrorKind) -> ErrorKind {
         K::Abandoned => ErrorKind::Unavailable,
         K::Unsupported => ErrorKind::Unsupported,
         K::StorageFull => ErrorKind::StorageFull,
-        K::PermissionDenied => ErrorKind::PermissionDenied,
+        K::PermissionDenied | K::ReadOnly => ErrorKind::PermissionDenied,
         K::Corrupt => ErrorKind::Corrupt,
         _ => ErrorKind::Io,
     }

@@ -12,6 +12,27 @@
 //! ```
 //!
 //! A case panics when the contract is broken. Cases know nothing of each other: each gets a store of its own.
+//!
+//! # containerd's suite
+//! What `core/content/testsuite` of containerd 2 asks of a store, and which cases ask it here:
+//!
+//! | containerd | here |
+//! |---|---|
+//! | `Writer` (`checkContentStoreWriter`) | `ingests::a_blob_is_invisible_until_it_is_committed`, `ingests::status_tells_what_is_known`, `writers::many_ingests_at_once`, `proofs::too_few_bytes_are_not_stored` |
+//! | `UpdateStatus` (`checkUpdateStatus`) | `ingests::status_tells_what_is_known`, `ingests::pieces_may_have_any_size` |
+//! | `CommitExists` (`checkCommitExists`) | `writers::the_second_commit_of_a_digest_finds_it_there`, `writers::a_blob_that_exists_is_not_ingested` |
+//! | `Resume` (`checkResumeWriter`) | `ingests::what_was_left_is_resumed`, `ingests::what_was_left_can_be_resumed_many_times`, `writers::one_reference_has_one_writer` |
+//! | `ResumeTruncate` (`checkResume(resumeTruncate)`) | `ingests::a_restart_starts_over` |
+//! | `ResumeDiscard` (`checkResume(resumeDiscard)`) | `ingests::what_was_left_can_be_thrown_away` |
+//! | `ResumeCopy`, `ResumeCopySeeker`, `ResumeCopyReaderAt` | `blobs::blobs_are_copied_between_stores`, `repairs::a_repair_resumes`, `repairs::a_repair_may_get_more_than_it_asked_for` |
+//! | `SmallBlob` (`checkSmallBlob`) | `blobs::a_blob_comes_back_at_any_offset`, `blobs::small_blobs_are_read_whole_within_a_limit` |
+//! | `Labels` (`checkLabels`) | not here: labels are records, kept by `longshore-metadata` |
+//! | `CommitErrorState` (`checkCommitErrorState`) | `proofs::wrong_bytes_are_not_stored`, `proofs::what_the_commit_promises_counts_too`, `proofs::wrong_bytes_can_come_right_later`, `writers::the_second_commit_of_a_digest_finds_it_there` |
+//! | `CrossNamespaceAppend`, `CrossNamespaceShare`, `CrossNamespaceIsolate`, `SharedNamespaceIsolate` | not here: namespaces are `longshore-metadata`'s |
+//!
+//! One answer differs: what failed its proof is thrown away here, where containerd keeps it for a commit that promises something else.
+//! Truncation is to 0 alone ([`Ingest::restart`]), as in containerd's own local store. What containerd's suite does not ask: proofs by three
+//! algorithms, followers, dropped futures, expiry, hostile names, repairs.
 
 #![allow(clippy::unwrap_used, reason = "a suite of tests panics by design")]
 

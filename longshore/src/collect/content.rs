@@ -93,6 +93,8 @@ impl Collectible for Blobs {
         if let Some(digest) = digest_of(resource) {
             match self.content.remove(&digest).await {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
+                // It is another's to collect.
+                Err(error) if error.kind() == ErrorKind::ReadOnly => return Ok(Removed::InUse),
                 removed => removed?,
             }
         }
