@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,9 +12,10 @@ use longshore_runtime::{Executor, Io};
 use serde_json::json;
 use support::{chain, place, spec};
 
-/// CVE-2019-19921 and CVE-2023-27561: an image whose `/proc` is a symbolic link decides what the runtime writes labels and limits to.
+/// CVE-2019-19921, CVE-2023-27561 and CVE-2025-54867: an image whose `/proc` or `/sys` is a symbolic link decides what the runtime writes
+/// labels and limits to, or gets at the host's root.
 #[tokio::test]
-async fn cve_2019_19921_and_cve_2023_27561_a_link_in_place_of_proc_or_sys_is_refused() {
+async fn cve_2019_19921_2023_27561_2025_54867_a_link_in_place_of_proc_or_sys_is_refused() {
     for (name, field) in [("proc", "mounts[0]"), ("sys", "mounts[5]")] {
         for target in ["elsewhere", "/elsewhere", "nowhere", "../../elsewhere"] {
             let Some(place) = place() else { return };
@@ -160,9 +161,9 @@ async fn cve_2023_25809_cgroups_that_are_read_only_stay_so_in_a_user_namespace()
     }
 }
 
-/// CVE-2025-31133: the image puts something else in the place of the null device, which is then bound over what is to be hidden.
+/// CVE-2025-31133 and CVE-2025-62161: the image puts something else in the place of the null device, which is then bound over what is to be hidden.
 #[tokio::test]
-async fn cve_2025_31133_what_is_hidden_is_hidden_behind_the_null_device() {
+async fn cve_2025_31133_and_cve_2025_62161_what_is_hidden_is_hidden_behind_the_null_device() {
     let Some(place) = place() else { return };
     let root = place.dir.path().join("rootfs");
     fs::write(root.join("secret"), "secret").expect("a file");
@@ -188,9 +189,10 @@ async fn cve_2025_31133_what_is_hidden_is_hidden_behind_the_null_device() {
     assert_eq!(outcome.stdout, "1:3\nnull\n", "{outcome:?}");
 }
 
-/// CVE-2025-52565: the image has a link in the place of `/dev/console`, over whose target the terminal is bound before anything is masked.
+/// CVE-2025-52565 and CVE-2026-88264: the image has a link in the place of `/dev/console`, over whose target the
+/// terminal is bound before anything is masked, or which is made where it leads.
 #[tokio::test]
-async fn cve_2025_52565_the_console_is_not_bound_where_a_link_leads() {
+async fn cve_2025_52565_and_cve_2026_88264_the_console_is_not_bound_where_a_link_leads() {
     let Some(place) = place() else { return };
     let root = place.dir.path().join("rootfs");
     fs::create_dir_all(root.join("victim")).expect("a directory");
@@ -265,6 +267,205 @@ async fn cve_2025_52881_writes_to_proc_go_to_a_procfs_of_our_own() {
         let error = place.try_run(&spec).await.expect_err("it is refused");
         assert!(error.to_string().contains("inside /proc"), "{error}");
     }
+}
+
+/// What is in a directory, with the first bytes of its files.
+fn listing(dir: &Path) -> Vec<(String, String)> {
+    let mut found: Vec<_> = fs::read_dir(dir)
+        .expect("a directory")
+        .map(|entry| {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            let kind = fs::symlink_metadata(&path).expect("it is there").file_type();
+            let content = if kind.is_file() {
+                fs::read_to_string(&path).expect("text")
+            } else {
+                format!("{kind:?}")
+            };
+            (name, content)
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// CVE-2019-18837: the last name of a mount point is a link of the image to what is not there yet, and the runtime makes it, on the host.
+#[tokio::test]
+async fn cve_2019_18837_nothing_is_made_where_a_link_of_the_image_leads_out() {
+    let Some(place) = place() else { return };
+    let at = |name: &str| place.dir.path().join(name);
+    fs::create_dir(at("outside")).expect("a directory");
+    fs::write(at("outside/file"), "as it was").expect("a file");
+    fs::write(at("bound"), "bound").expect("a file");
+    let before = listing(&at("outside"));
+    let absolute = at("outside").display().to_string();
+    for out in [
+        absolute.clone(),
+        format!("{}{absolute}", "../".repeat(20)),
+        "../outside".to_owned(),
+    ] {
+        for (link, target) in [("d", "/directory"), ("f", "/new"), ("over", "/file"), ("all", "")] {
+            let link = at("rootfs").join(link);
+            let _ = fs::remove_file(&link);
+            symlink(format!("{out}{target}"), &link).expect("a link");
+        }
+        let mut spec = spec(&[
+            "sh",
+            "-c",
+            "cat /f /over; grep -c racer /proc/self/mountinfo; stat -c %t:%T /all/null; pwd",
+        ]);
+        spec["mounts"].as_array_mut().expect("a list").extend([
+            json!({ "source": "racer", "type": "tmpfs", "destination": "/d" }),
+            json!({ "source": "racer", "type": "tmpfs", "destination": "/all/sub/sub" }),
+            json!({ "source": "bound", "destination": "/f", "options": ["bind"] }),
+            json!({ "source": "bound", "destination": "/over", "options": ["bind"] }),
+        ]);
+        spec["linux"]["devices"] = json!([{ "path": "/all/null", "type": "c", "major": 1, "minor": 3 }]);
+        spec["process"]["cwd"] = json!("/all/cwd");
+        let outcome = place.run(&spec).await;
+        let inside = match out.as_str() {
+            "../outside" => "/outside/cwd".to_owned(),
+            _ => format!("{absolute}/cwd"),
+        };
+        assert_eq!(
+            outcome.stdout,
+            format!("boundbound2\n1:3\n{inside}\n"),
+            "{out}: {outcome:?}"
+        );
+        assert_eq!(
+            listing(&at("outside")),
+            before,
+            "{out}: something was made outside of the root"
+        );
+    }
+}
+
+/// CVE-2026-41579 and CVE-2026-47766: `/dev` of the image is a link, nothing is mounted there, and the runtime makes its devices and links,
+/// and takes `ptmx` away, in a directory of the host.
+#[tokio::test]
+async fn cve_2026_41579_and_cve_2026_47766_a_link_in_place_of_dev_leads_nowhere_outside() {
+    let Some(place) = place() else { return };
+    let at = |name: &str| place.dir.path().join(name);
+    fs::create_dir(at("outside")).expect("a directory");
+    fs::write(at("outside/ptmx"), "as it was").expect("a file");
+    let before = listing(&at("outside"));
+    let absolute = at("outside").display().to_string();
+    for target in [
+        absolute.clone(),
+        format!("{}{absolute}", "../".repeat(20)),
+        "../outside".to_owned(),
+    ] {
+        let dev = at("rootfs/dev");
+        let _ = fs::remove_dir(&dev).or_else(|_| fs::remove_file(&dev));
+        symlink(&target, &dev).expect("a link");
+        for terminal in [false, true] {
+            let mut spec = spec(&["sh", "-c", "stat -c %t:%T /dev/null; readlink /dev/ptmx"]);
+            let mounts = spec["mounts"].as_array_mut().expect("a list");
+            mounts.retain(|m| !m["destination"].as_str().is_some_and(|d| d.starts_with("/dev")));
+            if terminal {
+                spec["process"]["terminal"] = json!(true);
+                let (io, _terminal) = Io::pty();
+                let created = place
+                    .executor
+                    .create(place.request(&support::new_id(), &spec, io))
+                    .await;
+                // There is no devpts that a terminal could be of.
+                assert!(chain(&created.expect_err("refused")).starts_with("process.terminal"));
+            } else {
+                let outcome = place.run(&spec).await;
+                assert_eq!(outcome.stdout, "1:3\npts/ptmx\n", "{target}: {outcome:?}");
+            }
+            assert_eq!(
+                listing(&at("outside")),
+                before,
+                "{target}: /dev was made outside of the root"
+            );
+        }
+    }
+}
+
+/// CVE-2025-24965: the runtime writes a file of its own into the root before that is the root, and the image has a link of that name.
+#[tokio::test]
+async fn cve_2025_24965_no_file_of_the_image_is_written() {
+    let Some(place) = place() else { return };
+    let at = |name: &str| place.dir.path().join(name);
+    fs::create_dir(at("outside")).expect("a directory");
+    let names = [
+        ".krun_config.json",
+        "etc/hosts",
+        "etc/hostname",
+        "etc/resolv.conf",
+        "etc/mtab",
+    ];
+    for name in names {
+        let victim = at("outside").join(Path::new(name).file_name().expect("a name"));
+        fs::write(&victim, "as it was").expect("a file");
+        symlink(&victim, at("rootfs").join(name)).expect("a link");
+    }
+    symlink(at("outside/new"), at("rootfs/.dockerenv")).expect("a link");
+    let before = (listing(&at("outside")), listing(&at("rootfs/etc")));
+    let mut spec = spec(&["true"]);
+    spec["annotations"] = json!({ "run.oci.handler": "krun", "run.oci.krun.config": "{}" });
+    place.run(&spec).await;
+    assert_eq!((listing(&at("outside")), listing(&at("rootfs/etc"))), before);
+}
+
+/// CVE-2026-88265: the image's `/dev/null` is a link to a file that is bound into the container, which takes the place of a stream and is
+/// given away.
+#[tokio::test]
+async fn cve_2026_88265_a_link_in_place_of_the_null_device_becomes_no_stream() {
+    let Some(place) = place() else { return };
+    let at = |name: &str| place.dir.path().join(name);
+    fs::create_dir(at("dev")).expect("a directory");
+    fs::write(at("victim"), "as it was").expect("a file");
+    symlink("/victim", at("dev/null")).expect("a link");
+    let mut spec = spec(&[
+        "sh",
+        "-c",
+        "x=$(for n in 0 1 2; do stat -L -c %t:%T /proc/$$/fd/$n; done); echo \"$x\" > /streams; sleep 1000",
+    ]);
+    spec["process"]["user"] = json!({ "uid": 1, "gid": 1 });
+    fs::write(at("rootfs/streams"), "").expect("a file");
+    std::os::unix::fs::chown(at("rootfs/streams"), Some(1), Some(1)).expect("given away");
+    let mounts = spec["mounts"].as_array_mut().expect("a list");
+    mounts.retain(|m| !m["destination"].as_str().is_some_and(|d| d.starts_with("/dev")));
+    mounts.push(json!({ "source": "dev", "destination": "/dev", "options": ["bind"] }));
+    mounts.push(json!({ "source": "victim", "destination": "/victim", "options": ["bind"] }));
+    let id = support::new_id();
+    let created = place.executor.create(place.request(&id, &spec, Io::null())).await;
+    created.unwrap_or_else(|e| panic!("{}", chain(&e)));
+    place
+        .executor
+        .start(&id)
+        .await
+        .unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let streams = || fs::read_to_string(at("rootfs/streams")).expect("a file");
+    while streams().lines().count() < 3 {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    assert_eq!(streams(), "1:3\n".repeat(3));
+    fs::write(at("rootfs/streams"), "").expect("a file");
+    let line = "x=$(for n in 0 1 2; do stat -L -c %t:%T /proc/$$/fd/$n; done); echo \"$x\" > /streams";
+    let process =
+        json!({ "args": ["/bin/sh", "-c", line], "cwd": "/", "env": ["PATH=/bin"], "user": { "uid": 1, "gid": 1 } });
+    let process = serde_json::from_value(process).expect("a process");
+    let request = longshore_runtime::ExecRequest::new("x", process, Io::null());
+    place
+        .executor
+        .exec(&id, request)
+        .await
+        .unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let name = longshore_runtime::ProcessId::Exec("x".into());
+    place.executor.wait(&id, &name).await.expect("it ends");
+    assert_eq!(streams(), "1:3\n".repeat(3));
+    place
+        .executor
+        .delete(&id, longshore_runtime::DeleteMode::Force)
+        .await
+        .expect("deleted");
+    let victim = fs::metadata(at("victim")).expect("it is there");
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&victim), 0, "it was given away");
+    assert_eq!(fs::read_to_string(at("victim")).expect("a file"), "as it was");
 }
 
 /// Somebody who swaps a directory of a shared volume for a symbolic link and back, as fast as he can.

@@ -13,6 +13,7 @@ use longshore_runtime::{
     ContainerId, DeleteMode, ErrorKind, ExecRequest, Executor, Io, KillScope, Lifetime, LinuxExecutor, ProcessId,
     Status,
 };
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use oci_spec::runtime::Process;
 use serde_json::{Value, json};
 use support::{Place, chain, new_id, place, spec};
@@ -342,4 +343,167 @@ async fn a_reused_pid_is_not_taken_for_the_container() {
     assert!(other.try_wait().expect("known").is_none(), "the other process lives");
     other.kill().expect("killed");
     other.wait().expect("it ends");
+}
+
+/// CVE-2026-30892: another process for the user 1 ran as root.
+#[tokio::test]
+async fn cve_2026_30892_an_exec_is_of_the_user_that_it_is_for() {
+    let Some(place) = place() else { return };
+    let id = running(&place, &spec(&["sleep", "1000"])).await;
+    for (uid, gid) in [(1, 0), (0, 1), (1, 1), (4_294_967_294_u32, 4_294_967_294_u32)] {
+        let mut process = process(&["sh", "-c", "grep -E '^(Uid|Gid)' /proc/self/status"]);
+        process["user"] = json!({ "uid": uid, "gid": gid });
+        let out = try_exec(&place, &id, &process)
+            .await
+            .unwrap_or_else(|e| panic!("{}", chain(&e)));
+        let ids = |id: u32| format!("\t{id}\t{id}\t{id}\t{id}\n");
+        assert_eq!(out, format!("Uid:{}Gid:{}", ids(uid), ids(gid)));
+    }
+    place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
+}
+
+/// CVE-2021-43784: a value longer than a length of 16 bits can say went on as further values, which took the namespaces away.
+#[tokio::test]
+async fn cve_2021_43784_a_long_value_is_one_value() {
+    let Some(place) = place() else { return };
+    let long = format!("LONG={}", "x".repeat(70_000));
+    let line = "echo ${#LONG}; for n in /proc/self/ns/*; do readlink $n; done";
+    let mut spec = spec(&["sh", "-c", &format!("{{ {line}; }} > /seen; sleep 1000")]);
+    spec["process"]["env"] = json!(["PATH=/bin", long]);
+    spec["annotations"] = json!({ "long": "x".repeat(70_000) });
+    let kinds = ["mnt", "pid", "ipc", "uts", "net"];
+    let apart = |seen: &str| {
+        assert_eq!(seen.lines().next(), Some("70000"), "{seen}");
+        for kind in kinds {
+            let host = fs::read_link(format!("/proc/self/ns/{kind}")).expect("a link");
+            let own = seen.lines().find(|l| l.starts_with(&format!("{kind}:")));
+            assert!(own.is_some_and(|own| own != host.to_string_lossy()), "{kind}: {seen}");
+        }
+    };
+    let id = running(&place, &spec).await;
+    let seen = || fs::read_to_string(place.dir.path().join("rootfs/seen")).unwrap_or_default();
+    while !seen().contains("uts:") {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    apart(&seen());
+    let mut process = process(&["sh", "-c", line]);
+    process["env"] = spec["process"]["env"].clone();
+    let out = try_exec(&place, &id, &process)
+        .await
+        .unwrap_or_else(|e| panic!("{}", chain(&e)));
+    apart(&out);
+    place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
+    // The value that could be as long as one liked.
+    for kind in ["network", "ipc", "pid"] {
+        let mut spec = spec.clone();
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().expect("a list");
+        namespaces.retain(|n| n["type"] != kind);
+        namespaces.push(json!({ "type": kind, "path": format!("/{}", "x/".repeat(40_000)) }));
+        let error = place.try_run(&spec).await.expect_err("there is no such path");
+        assert!(error.to_string().starts_with("linux.namespaces"), "{error}");
+    }
+}
+
+/// CVE-2025-62596: what the runtime writes to a process's files in `/proc` goes where the container has mounted something else. The files
+/// of this container's `/proc` are ordinary ones, also for the processes that enter.
+#[tokio::test]
+async fn cve_2025_62596_and_cve_2025_52881_an_exec_is_told_past_what_the_container_has_over_proc() {
+    let Some(place) = place() else { return };
+    let files = "/proc/self/attr/exec /proc/thread-self/attr/exec /proc/thread-self/attr/apparmor/exec /proc/self/oom_score_adj \
+                 /proc/thread-self/attr/keycreate /proc/sys/kernel/core_pattern";
+    let line = format!(
+        "mkdir /tmp/real && mount -t proc proc /tmp/real && mount -t tmpfs fake /proc && for f in {files}; do mkdir -p ${{f%/*}}; \
+         touch $f; done; touch /ready; sleep 1000"
+    );
+    let mut spec = spec(&["sh", "-c", &line]);
+    for path in ["maskedPaths", "readonlyPaths"] {
+        spec["linux"][path] = json!([]);
+    }
+    for set in ["bounding", "effective", "permitted"] {
+        spec["process"]["capabilities"][set] = json!(["CAP_SYS_ADMIN"]);
+    }
+    let id = running(&place, &spec).await;
+    while !place.dir.path().join("rootfs/ready").exists() {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let label = longshore_runtime::HostFacts::gather().expect("facts").apparmor;
+    let line = format!("wc -c {files} | grep total; cat /tmp/real/$$/oom_score_adj /tmp/real/$$/attr/current 2>&1");
+    let mut process = process(&["sh", "-c", &line]);
+    process["oomScoreAdj"] = json!(600);
+    if label {
+        process["apparmorProfile"] = json!("unconfined");
+    }
+    let out = try_exec(&place, &id, &process)
+        .await
+        .unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let lines: Vec<_> = out.lines().map(str::trim).collect();
+    assert_eq!(lines[..2], ["0 total", "600"], "{out}");
+    if label {
+        assert_eq!(lines[2], "unconfined", "{out}");
+    }
+    place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
+}
+
+const LOST: &str = "LONGSHORE_TEST_SIGCHLD";
+
+/// The host program of the next test: a signal's disposition is of the whole process.
+#[tokio::test]
+async fn a_lost_sigchld_host() {
+    let Some(kind) = std::env::var_os(LOST) else { return };
+    let Some(place) = place() else { return };
+    match kind.to_str() {
+        Some("ignored") => {
+            // SAFETY: no handler is installed.
+            unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }.expect("ignored");
+        }
+        _ => SigSet::from(Signal::SIGCHLD).thread_block().expect("blocked"),
+    }
+    let mut codes = Vec::new();
+    for _ in 0..10 {
+        codes.push(place.run(&spec(&["sh", "-c", "exit 7"])).await.status.code);
+    }
+    println!("codes: {codes:?}");
+}
+
+/// The host hears of no child: it blocks or ignores the signal, or it is lost among others. What ends is seen all the same.
+#[test]
+fn a_lost_sigchld_loses_no_end() {
+    if place().is_none() {
+        return;
+    }
+    for kind in ["blocked", "ignored"] {
+        let output = Command::new(std::env::current_exe().expect("this program"))
+            .args(["a_lost_sigchld_host", "--exact", "--nocapture"])
+            .env(LOST, kind)
+            .output()
+            .expect("it runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{kind}: {text}");
+        let codes = text
+            .lines()
+            .find_map(|line| line.strip_prefix("codes: "))
+            .expect("it tells");
+        match kind {
+            "blocked" => assert_eq!(codes, format!("{:?}", [7; 10])),
+            // The kernel reaps for who ignores the signal, and not every one tells afterwards how a child ended.
+            _ => assert!(codes.replace('7', "255") == format!("{:?}", [255; 10]), "{codes}"),
+        }
+    }
+}
+
+/// `..` in the path of a container's group leads out of where groups may be made. The same of an exec's is in `exec.rs`.
+#[tokio::test]
+async fn dots_in_cgroup_paths_are_refused() {
+    let Some(place) = place() else { return };
+    for path in [
+        "../longshore-out",
+        "/../longshore-out",
+        "/longshore/x/../../../longshore-out",
+    ] {
+        let mut spec = spec(&["true"]);
+        spec["linux"]["cgroupsPath"] = json!(path);
+        let error = place.try_run(&spec).await.expect_err("it is refused");
+        assert!(error.to_string().starts_with("linux.cgroupsPath"), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+    }
 }
