@@ -23,6 +23,8 @@ mkdir -p /dev/pts /dev/shm /dev/mqueue
 mount -t devpts -o newinstance,ptmxmode=0666,mode=0620 devpts /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t mqueue mqueue /dev/mqueue 2>/dev/null
+[ -e /sys/block/ubda ] && [ ! -e /dev/ubda ] && mknod -m 600 /dev/ubda b 98 0
+[ -e /dev/ubda ] && export LONGSHORE_DISK=/dev/ubda
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t securityfs securityfs /sys/kernel/security 2>/dev/null
 for directory in /tmp /run /var/tmp; do

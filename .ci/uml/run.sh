@@ -4,11 +4,12 @@
 #   .ci/uml/run.sh TESTBINARY [ARGS...]
 #
 # The kernel (Debian's user-mode-linux, 6.1) is an ordinary process that sees this machine's files read-only; what the test
-# writes goes to memory and is gone afterwards. Environment: UML_TIMEOUT in seconds (600), UML_MEMORY (2G).
+# writes goes to memory and is gone afterwards. It has an empty disk of 64 MiB, whose name is in LONGSHORE_DISK.
+# Environment: UML_TIMEOUT in seconds (600), UML_MEMORY (2G), UML_APPEND (more words for the kernel's command line).
 # Exit status: the test's; 124 when the time is over; 125 when the kernel did not get as far as the test.
 set -euo pipefail
 
-[ $# -gt 0 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 125; }
+[ $# -gt 0 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 125; }
 command -v linux.uml >/dev/null || { echo "SKIPPED: no linux.uml (install user-mode-linux)" >&2; exit 0; }
 [ "$(id -u)" = 0 ] || { echo "SKIPPED: needs root, so that the tests inside have it" >&2; exit 0; }
 
@@ -33,6 +34,8 @@ printf '%s\n' "$PWD" >"$scratch/directory"
 printf '%s\n' "$(realpath "$here/../..")" "${CARGO_TARGET_DIR:-}" >"$scratch/visible"
 install -m 755 "$here/init.sh" "$scratch/init"
 
+truncate -s 64M "$scratch/out/disk"
+
 # The kernel says goodbye, and its console ends lines as terminals do.
 mkfifo "$scratch/console"
 sed -u -e 's/\r$//' -e '/^reboot: System halted$/d' <"$scratch/console" &
@@ -45,7 +48,7 @@ memory=/dev/shm
 # A session of its own: one group to signal, and no terminal for the kernel to change.
 TMPDIR=$memory setsid timeout --kill-after=5 "${UML_TIMEOUT:-600}" \
     linux.uml umid=guest uml_dir="$scratch/out/" mem="${UML_MEMORY:-2G}" \
-    root=/dev/root rootfstype=hostfs rootflags=/ ro init="$scratch/init" scratch="$scratch" \
+    root=/dev/root rootfstype=hostfs rootflags=/ ro init="$scratch/init" scratch="$scratch" ubd0="$scratch/out/disk" ${UML_APPEND:-} \
     con=null con0=null,fd:1 ssl=null quiet loglevel=2 panic=-1 </dev/null >"$scratch/console" 2>&1 &
 guest=$!
 ended=0

@@ -1,4 +1,4 @@
-//! Published escapes of other runtimes that came through processes, each shown harmless here.
+//! Published escapes of other runtimes that came through processes, each shown harmless here; the table is in `SECURITY.md`.
 
 mod support;
 
@@ -111,7 +111,7 @@ async fn cve_2019_5736_host() {
                 }
             }
             let parsed = support::parse(&spec);
-            let id = ContainerId::new(format!("{one_call}-{shebang}")).expect("an id");
+            let id = ContainerId::new(format!("{}-{one_call}-{shebang}", new_id())).expect("an id");
             let request = longshore_runtime::CreateRequest::new(id.clone(), dir, parsed, Io::null());
             let created = executor.create(request.lifetime(Lifetime::Detached)).await;
             let told = match created {
@@ -122,7 +122,7 @@ async fn cve_2019_5736_host() {
             // The same for a process that enters: its file is what the container has made of it.
             let mut waits = support::spec(&["sleep", "1000"]);
             waits["mounts"] = spec["mounts"].clone();
-            let id = ContainerId::new(format!("exec-{one_call}-{shebang}")).expect("an id");
+            let id = ContainerId::new(format!("{}-exec-{one_call}-{shebang}", new_id())).expect("an id");
             let request = longshore_runtime::CreateRequest::new(id.clone(), dir, support::parse(&waits), Io::null());
             executor
                 .create(request.lifetime(Lifetime::Detached))
@@ -382,9 +382,7 @@ async fn cve_2021_43784_a_long_value_is_one_value() {
     };
     let id = running(&place, &spec).await;
     let seen = || fs::read_to_string(place.dir.path().join("rootfs/seen")).unwrap_or_default();
-    while !seen().contains("uts:") {
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-    }
+    support::wait_while_it_lives(&place, &id, || seen().contains("uts:")).await;
     apart(&seen());
     let mut process = process(&["sh", "-c", line]);
     process["env"] = spec["process"]["env"].clone();
@@ -423,9 +421,8 @@ async fn cve_2025_62596_and_cve_2025_52881_an_exec_is_told_past_what_the_contain
         spec["process"]["capabilities"][set] = json!(["CAP_SYS_ADMIN"]);
     }
     let id = running(&place, &spec).await;
-    while !place.dir.path().join("rootfs/ready").exists() {
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-    }
+    let ready = place.dir.path().join("rootfs/ready");
+    support::wait_while_it_lives(&place, &id, || ready.exists()).await;
     let label = longshore_runtime::HostFacts::gather().expect("facts").apparmor;
     let line = format!("wc -c {files} | grep total; cat /tmp/real/$$/oom_score_adj /tmp/real/$$/attr/current 2>&1");
     let mut process = process(&["sh", "-c", &line]);

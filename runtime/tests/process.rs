@@ -332,3 +332,122 @@ async fn an_apparmor_profile_is_that_of_the_program() {
         chain(&error)
     );
 }
+
+/// What a guest has that boots with a module for this test: `None` says why this is none.
+fn guest_with(module: &str, enabled: bool) -> Option<()> {
+    // A profile or a policy is of the whole machine.
+    if !enabled || std::env::var_os("LONGSHORE_GUEST").is_none() {
+        skipped(&format!("needs a guest that boots with security={module}"));
+        return None;
+    }
+    Some(())
+}
+
+#[tokio::test]
+async fn an_apparmor_profile_is_a_containers_and_an_execs_and_binds() {
+    let Some(place) = place() else { return };
+    let enabled = longshore_runtime::HostFacts::gather().expect("facts").apparmor;
+    let Some(()) = guest_with("apparmor", enabled) else {
+        return;
+    };
+    let Ok(parser) = longshore_testing::require_tool("apparmor_parser") else {
+        return skipped("needs apparmor_parser");
+    };
+    let profiles = place.dir.path().join("profiles");
+    let text = |name: &str, secret: &str| {
+        format!(
+            "profile {name} flags=(attach_disconnected) {{ file, capability, mount, signal, ptrace, network, unix,\n\
+             deny /**/rootfs/{secret} rw,\ndeny /{secret} rw,\n}}\n"
+        )
+    };
+    fs::write(
+        &profiles,
+        text("longshore-box", "one") + &text("longshore-other", "two"),
+    )
+    .expect("a file");
+    let parser = |option: &str| {
+        let loaded = std::process::Command::new(&parser)
+            .args([option, "-K"])
+            .arg(&profiles)
+            .status();
+        assert!(loaded.expect("it runs").success(), "apparmor_parser {option}");
+    };
+    parser("-r");
+    for name in ["one", "two"] {
+        fs::write(place.dir.path().join("rootfs").join(name), name).expect("a file");
+    }
+    let look = "cat /proc/self/attr/current; cat /one /two 2>/dev/null";
+    let mut spec = shell(&format!("{{ {look}; }} > /seen; sleep 1000"));
+    spec["process"]["apparmorProfile"] = json!("longshore-box");
+    let id = running(&place, &spec, Keyring::Own).await;
+    let seen = || fs::read_to_string(place.dir.path().join("rootfs/seen")).unwrap_or_default();
+    support::wait_while_it_lives(&place, &id, || seen().contains("two")).await;
+    assert_eq!(seen(), "longshore-box (enforce)\ntwo");
+    // One that says nothing has the container's, another its own.
+    assert_eq!(
+        exec(&place, &id, process(look)).await.expect("it runs"),
+        "longshore-box (enforce)\ntwo"
+    );
+    let mut other = process(look);
+    other["apparmorProfile"] = json!("longshore-other");
+    assert_eq!(
+        exec(&place, &id, other).await.expect("it runs"),
+        "longshore-other (enforce)\none"
+    );
+    place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
+    parser("-R");
+}
+
+#[tokio::test]
+async fn a_selinux_label_is_a_containers_and_an_execs_and_binds() {
+    let Some(place) = place() else { return };
+    let label = fs::read_to_string("/proc/self/attr/current").unwrap_or_default();
+    let is_selinux = fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(|modules| modules.contains("selinux"));
+    // One without a policy yet, which takes one.
+    let Some(()) = guest_with(
+        "selinux",
+        is_selinux && label.trim_end_matches(['\0', '\n']) == "kernel",
+    ) else {
+        return;
+    };
+    let Ok(compiler) = longshore_testing::require_tool("checkpolicy") else {
+        return skipped("needs checkpolicy");
+    };
+    let policy = place.dir.path().join("policy");
+    let compiled = std::process::Command::new(compiler)
+        .args(["-U", "allow", "-c", "31", "-o"])
+        .arg(&policy)
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/selinux.conf"))
+        .status();
+    assert!(compiled.expect("it runs").success());
+    rustix::mount::mount(
+        "selinuxfs",
+        "/sys/fs/selinux",
+        "selinuxfs",
+        rustix::mount::MountFlags::empty(),
+        None,
+    )
+    .expect("mounted");
+    fs::write("/sys/fs/selinux/load", fs::read(policy).expect("a policy")).expect("loaded");
+    fs::write("/sys/fs/selinux/enforce", "1").expect("enforced");
+    // The executor asks the machine when it is opened.
+    let place = support::place().expect("as before");
+
+    let look = "cat /proc/self/attr/current; echo; ulimit -Sn 50; ulimit -Hn 60 2>/dev/null && echo lowered";
+    let mut spec = shell(&format!("{{ {look}; }} > /seen; echo end >> /seen; sleep 1000"));
+    spec["process"]["selinuxLabel"] = json!("some_u:some_r:box_t");
+    let id = running(&place, &spec, Keyring::Own).await;
+    let seen = || fs::read_to_string(place.dir.path().join("rootfs/seen")).unwrap_or_default();
+    support::wait_while_it_lives(&place, &id, || seen().contains("end")).await;
+    assert_eq!(seen().replace('\0', ""), "some_u:some_r:box_t\nend\n");
+    let out = exec(&place, &id, process(look)).await.expect("it runs");
+    assert_eq!(out.replace('\0', ""), "some_u:some_r:box_t\n");
+    let mut other = process(look);
+    other["selinuxLabel"] = json!("some_u:some_r:host_t");
+    let out = exec(&place, &id, other).await.expect("it runs");
+    assert_eq!(out.replace('\0', ""), "some_u:some_r:host_t\nlowered\n");
+    place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
+    spec["process"]["selinuxLabel"] = json!("some_u:some_r:nobody_t");
+    let error = place.try_run(&spec).await.expect_err("there is no such type");
+    assert!(chain(&error).starts_with("process.selinuxLabel"), "{}", chain(&error));
+}

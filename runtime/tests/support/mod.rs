@@ -204,3 +204,15 @@ pub fn not_mounted_here(place: &Place) {
         "a mount is left in the host"
     );
 }
+
+/// Waits until something is so, of a container that is expected to live until then.
+pub async fn wait_while_it_lives(place: &Place, id: &ContainerId, mut is_so: impl FnMut() -> bool) {
+    while !is_so() {
+        let status = place.executor.state(id).await.expect("known").status;
+        assert!(
+            status != longshore_runtime::Status::Stopped || is_so(),
+            "it ended before"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+}
