@@ -8,7 +8,7 @@
 //! Unpacking: follow the layers' ingests with `longshore-bundle`.
 //!
 //! # Limitations
-//! Not here yet: parallel ranges within a layer, referrers, archives of `docker save`.
+//! Not here yet: referrers, archives of `docker save`.
 //!
 //! # Example
 //! ```
@@ -54,7 +54,7 @@ mod ports;
 mod pull;
 mod push;
 
-pub use client::{PlainHttp, RegistryClient, RegistryClientBuilder, RetryPolicy};
+pub use client::{Parts, PlainHttp, RegistryClient, RegistryClientBuilder, RetryPolicy, Uploads};
 pub use credentials::{Anonymous, DockerConfig, Static};
 pub use error::{Error, ErrorKind, Result};
 pub use hosts::{Capability, Host, Hosts, Verification};
@@ -63,8 +63,8 @@ pub use manifest::{MAX_CONFIG_SIZE, MAX_INDEX_ENTRIES, MAX_LAYERS, MAX_MANIFEST_
 pub use oci_spec::distribution::Reference;
 pub use platform::{format_platform, host_platform, parse_platform};
 pub use ports::{
-    Allow, Credential, Credentials, Elsewhere, Fetched, Fetcher, ImageVerifier, Pusher, Resolved, Resolver, Root,
-    VerifyRequest,
+    Allow, Credential, Credentials, Elsewhere, Fetched, Fetcher, ImageVerifier, Mounted, Pusher, Resolved, Resolver,
+    Root, VerifyRequest,
 };
 pub use pull::{Keeper, ProgressEvent, Pull, PullOptions, PullProgress, PullSource, ResolvedImage};
-pub use push::push_image;
+pub use push::{PushOptions, push_image, push_image_with};

@@ -139,20 +139,28 @@ pub(crate) fn parse_index(bytes: &[u8], origin: Origin<'_>) -> Result<ImageIndex
     }
 }
 
-/// Reads the manifest of an image.
-pub(crate) fn parse_manifest(bytes: &[u8], origin: Origin<'_>) -> Result<ImageManifest> {
+/// Reads the manifest of an image, or of another artifact in the same form.
+pub(crate) fn parse_any_manifest(bytes: &[u8], origin: Origin<'_>) -> Result<ImageManifest> {
     let manifest: ImageManifest = parse(bytes, origin)?;
     match manifest.layers().len() {
         n if n > MAX_LAYERS => Err(origin.protocol(format!("it has {n} layers, at most {MAX_LAYERS} are accepted"))),
-        _ if !media::is_config(manifest.config().media_type()) => Err(Error::UnsupportedMediaType {
-            what: format!(
-                "the config of {} (is it an image, or another kind of artifact?)",
-                origin.what
-            ),
-            media_type: manifest.config().media_type().to_string(),
-        }),
         _ => Ok(manifest),
     }
+}
+
+/// Reads the manifest of an image.
+pub(crate) fn parse_manifest(bytes: &[u8], origin: Origin<'_>) -> Result<ImageManifest> {
+    let manifest = parse_any_manifest(bytes, origin)?;
+    if media::is_config(manifest.config().media_type()) {
+        return Ok(manifest);
+    }
+    Err(Error::UnsupportedMediaType {
+        what: format!(
+            "the config of {} (is it an image, or another kind of artifact?)",
+            origin.what
+        ),
+        media_type: manifest.config().media_type().to_string(),
+    })
 }
 
 /// Reads an image configuration.

@@ -105,6 +105,23 @@ pub trait Pusher: Debug + Send + Sync + 'static {
         content: &dyn ContentStore,
         root: Root,
     ) -> Result<()>;
+
+    /// Has the other side take a blob over from the repository of `from`, which is sent nothing then. By default it can't.
+    ///
+    /// # Errors
+    /// Those of [`push`](Self::push). That it is not done is no error.
+    async fn mount(&self, _reference: &Reference, _descriptor: &Descriptor, _from: &Reference) -> Result<Mounted> {
+        Ok(Mounted::No)
+    }
+}
+
+/// Whether a blob was taken over from another repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mounted {
+    /// It is there.
+    Yes,
+    /// It has to be pushed.
+    No,
 }
 
 /// Whether a manifest being pushed is the one that the reference names.

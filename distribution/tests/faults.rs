@@ -1,7 +1,11 @@
 //! What registries do wrong, and what a pull makes of it: success, or one clear error with nothing unverified visible.
 
+#[path = "cases/many.rs"]
+mod many;
 #[path = "cases/mirrors.rs"]
 mod mirrors;
+#[path = "cases/pushes.rs"]
+mod pushes;
 #[path = "support/script.rs"]
 mod script;
 mod support;

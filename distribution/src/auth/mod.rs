@@ -39,6 +39,18 @@ pub(crate) struct Scope {
     pub(crate) host: String,
     pub(crate) repository: String,
     pub(crate) action: Action,
+    /// Another repository of the same registry, whose blobs are to be taken over.
+    pub(crate) mount_from: Option<String>,
+}
+
+impl Scope {
+    /// What a challenge asks for, and what it can't know of.
+    fn join(&self, asked: &str) -> String {
+        match &self.mount_from {
+            Some(from) => format!("{asked} repository:{from}:pull"),
+            None => asked.to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for Scope {
@@ -47,7 +59,8 @@ impl fmt::Display for Scope {
             Action::Pull => "pull",
             Action::Push => "pull,push",
         };
-        write!(f, "repository:{}:{actions}", self.repository)
+        let own = format!("repository:{}:{actions}", self.repository);
+        f.write_str(&self.join(&own))
     }
 }
 

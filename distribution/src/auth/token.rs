@@ -9,7 +9,7 @@ use url::Url;
 
 use super::Scope;
 use super::challenge::Challenge;
-use crate::client::http::{Call, Http, Payload, failure_reason, read_bounded};
+use crate::client::http::{Call, Http, Payload, Tries, failure_reason, read_bounded};
 use crate::{Credential, Error, Result};
 
 /// The largest answer of a token server that is read.
@@ -63,7 +63,7 @@ pub(super) async fn bearer(
     let wanted = challenge
         .param("scope")
         .filter(|scope| !scope.is_empty())
-        .map_or_else(|| scope.to_string(), str::to_owned);
+        .map_or_else(|| scope.to_string(), |asked| scope.join(asked));
     let call = match credential {
         Credential::IdentityToken(token) => oauth_call(realm, challenge.param("service"), &wanted, token),
         Credential::Basic { username, password } => {
@@ -179,6 +179,7 @@ fn oauth_call(url: Url, service: Option<&str>, scope: &str, refresh_token: &str)
         url,
         headers,
         payload: Payload::Bytes(form.into()),
+        tries: Tries::Many,
     }
 }
 
@@ -199,6 +200,7 @@ mod tests {
             host: "r.example".into(),
             repository: "a/b".into(),
             action: Action::Pull,
+            mount_from: None,
         }
     }
 

@@ -5,9 +5,11 @@ use rustls::pki_types::CertificateDer;
 
 use super::host::PlainHttp;
 use super::http::Connections;
+use super::parts::Parts;
 use super::retry::RetryPolicy;
 use super::table::{Manner, Table};
 use super::tls;
+use super::upload::Uploads;
 use crate::auth::Authenticator;
 use crate::hosts::Hosts;
 use crate::{Anonymous, Credentials, Result};
@@ -21,16 +23,22 @@ use crate::{Anonymous, Credentials, Result};
 /// - Anonymous, Basic and Bearer authentication, each demanded by the registry's own challenge; tokens are renewed when
 ///   they run out. A credential goes to the registry it is for and to the token server that this registry names by https,
 ///   never along a redirect to another host.
+/// - Large blobs come in several [`Parts`] at once where the registry serves ranges. A layer that must not be distributed, and that the registry does not have, comes from
+///   its `urls`, without credentials.
 /// - Requests that got no answer, or 408, 429 and 5xx, are repeated ([`RetryPolicy`]). A body that is cut is the
 ///   caller's to resume ([`Pull`](crate::Pull) does).
 /// - A server that sends nothing for the idle time-out has failed.
 /// - A registry may have several [`Hosts`], each with TLS of its own. They are tried in order, until one answers as it should; a transfer that breaks
 ///   off goes on at the next one. A mirror is asked twice at most before the next has its turn.
 /// - `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` of the environment (also in lower case) are respected, except for this machine itself.
-#[derive(Debug)]
+///
+/// Clones share connections and tokens.
+#[derive(Clone, Debug)]
 pub struct RegistryClient {
-    pub(super) table: Table,
-    pub(super) auth: Authenticator,
+    pub(super) table: Arc<Table>,
+    pub(super) auth: Arc<Authenticator>,
+    pub(super) parts: Parts,
+    pub(super) uploads: Uploads,
 }
 
 impl RegistryClient {
@@ -47,6 +55,8 @@ pub struct RegistryClientBuilder {
     hosts: Hosts,
     plain_http: PlainHttp,
     retry: RetryPolicy,
+    parts: Parts,
+    uploads: Uploads,
     connect_timeout: Duration,
     idle_timeout: Duration,
     user_agent: String,
@@ -60,6 +70,8 @@ impl Default for RegistryClientBuilder {
             hosts: Hosts::new(),
             plain_http: PlainHttp::default(),
             retry: RetryPolicy::default(),
+            parts: Parts::default(),
+            uploads: Uploads::default(),
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(30),
             user_agent: concat!("longshore/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -90,6 +102,18 @@ impl RegistryClientBuilder {
     /// How requests are repeated.
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
+        self
+    }
+
+    /// How large blobs are fetched in parts.
+    pub fn parts(mut self, parts: Parts) -> Self {
+        self.parts = parts;
+        self
+    }
+
+    /// How blobs are sent.
+    pub fn uploads(mut self, uploads: Uploads) -> Self {
+        self.uploads = uploads;
         self
     }
 
@@ -136,8 +160,10 @@ impl RegistryClientBuilder {
             usual,
         };
         Ok(RegistryClient {
-            table: Table::new(self.hosts, manner),
-            auth: Authenticator::new(self.credentials),
+            table: Arc::new(Table::new(self.hosts, manner)),
+            auth: Arc::new(Authenticator::new(self.credentials)),
+            parts: self.parts,
+            uploads: self.uploads,
         })
     }
 }

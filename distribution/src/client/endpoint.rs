@@ -53,6 +53,7 @@ impl Endpoint {
             host: self.name.clone(),
             repository: reference.repository().to_owned(),
             action,
+            mount_from: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -35,6 +36,16 @@ pub(crate) struct Call {
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
     pub(crate) payload: Payload,
+    pub(crate) tries: Tries,
+}
+
+/// Whether a request that got no good answer is repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tries {
+    /// As the policy says.
+    Many,
+    /// It is not: what it did so far must be looked at first.
+    Once,
 }
 
 /// What a request carries.
@@ -42,7 +53,11 @@ pub(crate) struct Call {
 pub(crate) enum Payload {
     Empty,
     Bytes(Bytes),
-    Blob { blob: Arc<dyn Blob>, size: u64 },
+    /// A part of a blob.
+    Blob {
+        blob: Arc<dyn Blob>,
+        range: Range<u64>,
+    },
 }
 
 impl Call {
@@ -52,6 +67,7 @@ impl Call {
             url,
             headers: HeaderMap::new(),
             payload: Payload::Empty,
+            tries: Tries::Many,
         }
     }
 
@@ -210,7 +226,8 @@ impl Http {
                 Err(failure) if failure.is_permanent() => return Err(call.transport(registry, failure)),
                 Err(failure) => (Err(failure), None),
             };
-            let Some(wait) = self.retry.wait(attempt, asked) else {
+            let again = self.retry.wait(attempt, asked).filter(|_| call.tries == Tries::Many);
+            let Some(wait) = again else {
                 return failure.map_err(|failure| call.transport(registry, failure));
             };
             let status = failure.as_ref().map(|response| response.status().as_u16()).ok();
@@ -252,9 +269,15 @@ impl Http {
             Payload::Empty if call.method == Method::GET || call.method == Method::HEAD => request,
             Payload::Empty => request.header(CONTENT_LENGTH, 0),
             Payload::Bytes(bytes) => request.body(bytes.clone()),
-            Payload::Blob { blob, size } => request
-                .header(CONTENT_LENGTH, *size)
-                .body(reqwest::Body::wrap_stream(upload(blob.clone(), *size, sent.clone()))),
+            Payload::Blob { blob, range } => {
+                request
+                    .header(CONTENT_LENGTH, range.end - range.start)
+                    .body(reqwest::Body::wrap_stream(upload(
+                        blob.clone(),
+                        range.clone(),
+                        sent.clone(),
+                    )))
+            }
         };
         self.unless_idle(request.send(), &sent).await
     }
@@ -349,8 +372,9 @@ fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rus
     }
 }
 
-fn upload(blob: Arc<dyn Blob>, size: u64, sent: Arc<AtomicU64>) -> BoxStream<'static, io::Result<Bytes>> {
-    stream::try_unfold(0, move |offset| {
+fn upload(blob: Arc<dyn Blob>, range: Range<u64>, sent: Arc<AtomicU64>) -> BoxStream<'static, io::Result<Bytes>> {
+    let size = range.end;
+    stream::try_unfold(range.start, move |offset| {
         let (blob, sent) = (blob.clone(), sent.clone());
         async move {
             if offset >= size {

@@ -2,15 +2,20 @@
 
 mod builder;
 mod endpoint;
+mod foreign;
 pub(crate) mod host;
 pub(crate) mod http;
+mod parts;
 mod push;
 mod read;
 mod retry;
 mod session;
 mod table;
 mod tls;
+mod upload;
 
 pub use builder::{RegistryClient, RegistryClientBuilder};
 pub use host::PlainHttp;
+pub use parts::Parts;
 pub use retry::RetryPolicy;
+pub use upload::Uploads;

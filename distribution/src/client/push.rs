@@ -6,23 +6,20 @@ use http::{HeaderValue, Method, StatusCode};
 use longshore_content::{Blob, ContentStore};
 use oci_spec::distribution::Reference;
 use oci_spec::image::Descriptor;
-use url::Url;
 
 use super::builder::RegistryClient;
 use super::endpoint::Endpoint;
 use super::host::checked;
 use super::http::{Call, Payload, location};
 use super::read::DOCKER_CONTENT_DIGEST;
+use super::upload::Upload;
 use crate::auth::{Action, Scope};
 use crate::hosts::Capability;
-use crate::{Error, Pusher, Result, Root, media};
-
-/// How many times an upload that broke off is begun anew.
-const UPLOAD_ATTEMPTS: u32 = 3;
+use crate::{Error, Mounted, Pusher, Result, Root, media};
 
 #[async_trait]
 impl Pusher for RegistryClient {
-    /// Uploads a blob in one piece (`POST`, then `PUT`), which every registry knows.
+    /// Uploads a blob as [`Uploads`](super::Uploads) says, unless the registry has it.
     async fn push(
         &self,
         reference: &Reference,
@@ -47,6 +44,37 @@ impl Pusher for RegistryClient {
         } else {
             self.push_blob(endpoint, reference, descriptor, blob, &scope).await
         }
+    }
+
+    async fn mount(&self, reference: &Reference, descriptor: &Descriptor, from: &Reference) -> Result<Mounted> {
+        checked(reference)?;
+        checked(from)?;
+        if reference.registry() != from.registry() || media::is_under_manifests(descriptor.media_type()) {
+            return Ok(Mounted::No);
+        }
+        let registry = self.table.registry(reference.registry()).await?;
+        let endpoint = registry.with(Capability::Push)?[0];
+        let mut scope = endpoint.scope(reference, Action::Push);
+        scope.mount_from = Some(from.repository().to_owned());
+        let mut url = endpoint.url(reference, "blobs/uploads/")?;
+        url.query_pairs_mut()
+            .append_pair("mount", descriptor.digest().as_ref())
+            .append_pair("from", from.repository());
+        let call = Call::new(Method::POST, url);
+        let response = self.request(endpoint, &call, &scope).await?;
+        if response.status() == StatusCode::ACCEPTED {
+            // It opened an upload instead, which nobody is going to go on with.
+            if let Ok(url) = location(&call, &scope.host, response.headers())
+                && url.origin() == call.url.origin()
+            {
+                let cancelled = self.request(endpoint, &Call::new(Method::DELETE, url), &scope).await;
+                tracing::debug!(digest = %descriptor.digest(), ok = cancelled.is_ok(), "not mounted");
+            }
+        }
+        Ok(match response.status() {
+            StatusCode::CREATED => Mounted::Yes,
+            _ => Mounted::No,
+        })
     }
 }
 
@@ -78,7 +106,7 @@ impl RegistryClient {
         call.headers.insert(CONTENT_TYPE, media_type);
         call.payload = Payload::Blob {
             blob,
-            size: descriptor.size(),
+            range: 0..descriptor.size(),
         };
         let response = self.request(endpoint, &call, scope).await?;
         if !response.status().is_success() {
@@ -104,67 +132,17 @@ impl RegistryClient {
         blob: Arc<dyn Blob>,
         scope: &Scope,
     ) -> Result<()> {
-        let url = endpoint.url(reference, &format!("blobs/{}", descriptor.digest()))?;
-        let head = self.request(endpoint, &Call::new(Method::HEAD, url), scope).await?;
-        if head.status().is_success() {
+        let upload = Upload {
+            client: self,
+            endpoint,
+            reference,
+            descriptor,
+            blob,
+            scope,
+        };
+        if upload.is_there().await? {
             return Ok(());
         }
-        let mut attempt = 1;
-        loop {
-            match self.upload(endpoint, reference, descriptor, blob.clone(), scope).await {
-                Err(error) if attempt < UPLOAD_ATTEMPTS && is_broken_off(&error) => attempt += 1,
-                other => return other,
-            }
-        }
+        upload.run().await
     }
-
-    /// One upload from its beginning: an upload that failed half-way is of no use to go on with.
-    async fn upload(
-        &self,
-        endpoint: &Endpoint,
-        reference: &Reference,
-        descriptor: &Descriptor,
-        blob: Arc<dyn Blob>,
-        scope: &Scope,
-    ) -> Result<()> {
-        let begin = Call::new(Method::POST, endpoint.url(reference, "blobs/uploads/")?);
-        let begun = self.request(endpoint, &begin, scope).await?;
-        let what = format!("blob {}", descriptor.digest());
-        if begun.status() != StatusCode::ACCEPTED {
-            return Err(self.failure(endpoint, begun, &begin, scope, &what).await);
-        }
-        let mut target: Url = location(&begin, &scope.host, begun.headers())?;
-        endpoint.http.may_follow(&begin, &target, &scope.host)?;
-        target
-            .query_pairs_mut()
-            .append_pair("digest", descriptor.digest().as_ref());
-        let mut call = Call::new(Method::PUT, target);
-        call.headers
-            .insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        call.payload = Payload::Blob {
-            blob,
-            size: descriptor.size(),
-        };
-        let response = if call.url.origin() == begin.url.origin() {
-            self.request(endpoint, &call, scope).await?
-        } else {
-            endpoint.http.send(&call, &scope.host, None).await?
-        };
-        match response.status() {
-            status if status.is_success() => Ok(()),
-            _ => Err(self.failure(endpoint, response, &call, scope, &what).await),
-        }
-    }
-}
-
-fn is_broken_off(error: &Error) -> bool {
-    // 404: the upload is not known any more.
-    matches!(
-        error,
-        Error::Transport { .. }
-            | Error::Status {
-                status: 404 | 500..=599,
-                ..
-            }
-    )
 }

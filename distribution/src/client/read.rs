@@ -11,8 +11,10 @@ use oci_spec::image::{Descriptor, Digest};
 
 use super::builder::RegistryClient;
 use super::endpoint::Endpoint;
+use super::foreign;
 use super::host::checked;
 use super::http::{Call, read_bounded};
+use super::parts::{Whole, is_range, range};
 use crate::auth::Action;
 use crate::digest::digest_of;
 use crate::hosts::Capability;
@@ -83,8 +85,37 @@ impl RegistryClient {
         descriptor: &Descriptor,
         offset: u64,
     ) -> Result<Fetched> {
-        let call = fetch_call(endpoint, reference, descriptor, offset)?;
+        let mut call = fetch_call(endpoint, reference, descriptor)?;
         let scope = endpoint.scope(reference, Action::Pull);
+        let whole = Whole {
+            client: self.clone(),
+            endpoint: endpoint.clone(),
+            call: call.clone(),
+            scope: scope.clone(),
+            size: descriptor.size(),
+            parts: self.parts,
+        };
+        let left = |offset| descriptor.size().saturating_sub(offset);
+        if let Some(end) = self.parts.first_end(offset, descriptor.size()) {
+            call.headers.insert(RANGE, range(offset, end));
+            let response = self.request(endpoint, &call, &scope).await?;
+            if response.status() == StatusCode::PARTIAL_CONTENT && is_range(response.headers(), offset, end) {
+                let first = endpoint.http.body(response, &call, &scope.host);
+                let stream = watched(whole.stream(first, offset, end), endpoint.clone(), left(offset));
+                return Ok(Fetched { offset, stream });
+            }
+            if response.status() == StatusCode::OK {
+                let stream = endpoint.http.body(response, &call, &scope.host);
+                let stream = watched(stream, endpoint.clone(), left(0));
+                return Ok(Fetched { offset: 0, stream });
+            }
+            // It may know no ranges that end: then it is asked as everyone asks.
+            call.headers.remove(RANGE);
+        }
+        if offset > 0 {
+            let range = HeaderValue::try_from(format!("bytes={offset}-")).expect("digits fit in a header");
+            call.headers.insert(RANGE, range);
+        }
         let response = self.request(endpoint, &call, &scope).await?;
         let offset = match response.status() {
             StatusCode::OK => 0,
@@ -99,11 +130,8 @@ impl RegistryClient {
             }
         };
         let stream = endpoint.http.body(response, &call, &scope.host);
-        let left = descriptor.size().saturating_sub(offset);
-        Ok(Fetched {
-            offset,
-            stream: watched(stream, endpoint.clone(), left),
-        })
+        let stream = watched(stream, endpoint.clone(), left(offset));
+        Ok(Fetched { offset, stream })
     }
 }
 
@@ -163,13 +191,22 @@ impl Fetcher for RegistryClient {
         checked(reference)?;
         let registry = self.table.registry(reference.registry()).await?;
         let mut failures = Vec::new();
-        for endpoint in registry.sources(descriptor.digest())? {
+        let sources = registry.sources(descriptor.digest())?;
+        for endpoint in &sources {
             match self.fetch_at(endpoint, reference, descriptor, offset).await {
                 Ok(fetched) => {
                     registry.serves(endpoint, descriptor.digest());
                     return Ok(fetched);
                 }
                 Err(error) => failures.push(noted(endpoint, error)),
+            }
+        }
+        if let Some(endpoint) = sources.last() {
+            for url in foreign::places(descriptor) {
+                match foreign::fetch(endpoint, url, descriptor, offset).await {
+                    Ok(fetched) => return Ok(fetched),
+                    Err(error) => failures.push(noted(endpoint, error)),
+                }
             }
         }
         Err(registry.failed(failures))
@@ -183,7 +220,7 @@ impl Fetcher for RegistryClient {
     }
 }
 
-fn fetch_call(endpoint: &Endpoint, reference: &Reference, descriptor: &Descriptor, offset: u64) -> Result<Call> {
+fn fetch_call(endpoint: &Endpoint, reference: &Reference, descriptor: &Descriptor) -> Result<Call> {
     let is_manifest = media::is_under_manifests(descriptor.media_type());
     let kind = if is_manifest { "manifests" } else { "blobs" };
     let url = endpoint.url(reference, &format!("{kind}/{}", descriptor.digest()))?;
@@ -196,15 +233,11 @@ fn fetch_call(endpoint: &Endpoint, reference: &Reference, descriptor: &Descripto
         call.headers
             .insert(ACCEPT, accept.unwrap_or(HeaderValue::from_static(media::ACCEPT)));
     }
-    if offset > 0 {
-        let range = HeaderValue::try_from(format!("bytes={offset}-")).expect("digits fit in a header");
-        call.headers.insert(RANGE, range);
-    }
     Ok(call)
 }
 
 /// Where a partial answer begins; `None` unless that is what was asked for.
-fn range_start(headers: &HeaderMap, wanted: u64) -> Option<u64> {
+pub(super) fn range_start(headers: &HeaderMap, wanted: u64) -> Option<u64> {
     let range = headers.get(CONTENT_RANGE)?.to_str().ok()?;
     let start = range
         .trim()

@@ -297,7 +297,7 @@ mod tests {
     use super::super::host::checked;
     use super::*;
 
-    fn table(plain: PlainHttp) -> Table {
+    fn table(plain: PlainHttp) -> Arc<Table> {
         let client = crate::RegistryClient::builder().plain_http(plain).build().unwrap();
         client.table
     }
