@@ -10,6 +10,7 @@ use crate::create::{STOP_SIGNAL, blocking};
 use crate::error::At;
 use crate::exit::Watches;
 use crate::senses::outcome_of;
+use crate::supervise::Stopped;
 use crate::{Engine, Error, Result};
 
 const SIGKILL: i32 = 9;
@@ -150,11 +151,12 @@ impl Container {
         self.engine.executor.kill(&self.task, signal, scope).await.at(doing)
     }
 
-    /// Stops it: `signal` first, SIGKILL to all its processes after `grace`. Returns how it ended.
+    /// Stops it: `signal` first, SIGKILL to all its processes after `grace`. Returns how it ended. No restart policy starts it again then.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) when it does not exist. That it has stopped already is no error.
     pub async fn stop(&self, signal: i32, grace: Duration) -> Result<ExitStatus> {
+        self.note_stopped(Stopped::Yes).await?;
         if self.state().await?.status == Status::Stopped {
             return self.wait().await;
         }
@@ -256,23 +258,32 @@ impl Container {
     /// # Errors
     /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) when it has not stopped and `mode` does not force it.
     pub async fn delete(&self, mode: DeleteMode) -> Result<()> {
-        let emitter = self.engine.emitter();
-        let doing = || format!("deleting container '{}'", self.id);
-        let before = self.engine.executor.state(&self.task).await.ok();
-        match self.engine.executor.delete(&self.task, mode).await {
-            Err(error) if error.kind() != longshore_runtime::ErrorKind::NotFound => return Err(error).at(doing()),
-            Err(_) => {}
-            Ok(()) => {
-                let exit = before.as_ref().and_then(|state| state.exit);
-                emitter.emit(EventKind::TaskDelete {
-                    container_id: self.id.to_string(),
-                    pid: before.as_ref().and_then(|state| state.pid).unwrap_or_default(),
-                    exit_status: exit.map_or(0, |exit| exit.code),
-                    exited_at: exit.map_or_else(std::time::SystemTime::now, |exit| exit.at),
-                });
+        // Nobody starts it again in between.
+        let before = self.note_stopped(Stopped::Yes).await;
+        if let Err(error) = self.delete_task(mode).await {
+            if let Ok(before) = before {
+                self.note_stopped(before).await?;
             }
+            return Err(error);
         }
         self.forget().await
+    }
+
+    /// Removes what the executor has of it, if it has any.
+    pub(crate) async fn delete_task(&self, mode: DeleteMode) -> Result<()> {
+        let before = self.engine.executor.state(&self.task).await.ok();
+        match self.engine.executor.delete(&self.task, mode).await {
+            Err(error) if error.kind() == longshore_runtime::ErrorKind::NotFound => return Ok(()),
+            outcome => outcome.at(format!("deleting container '{}'", self.id))?,
+        }
+        let exit = before.as_ref().and_then(|state| state.exit);
+        self.engine.emitter().emit(EventKind::TaskDelete {
+            container_id: self.id.to_string(),
+            pid: before.as_ref().and_then(|state| state.pid).unwrap_or_default(),
+            exit_status: exit.map_or(0, |exit| exit.code),
+            exited_at: exit.map_or_else(std::time::SystemTime::now, |exit| exit.at),
+        });
+        Ok(())
     }
 
     /// Removes all of it but what the executor has.

@@ -14,6 +14,7 @@ use crate::collect::bundles::BUNDLE;
 use crate::error::At;
 use crate::making::Making;
 use crate::senses::outcome_of;
+use crate::supervise::{RESTART, RestartPolicy};
 use crate::{Container, DEFAULT_NAMESPACE, Engine, Error, Image, Result};
 
 /// How long a create waits for a collection.
@@ -121,6 +122,11 @@ impl ContainerBuilder {
     pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
         self.lifetime = lifetime;
         self
+    }
+
+    /// When it is started again by a supervision ([`Container::supervise`], [`Engine::supervise_all`]); never unless told.
+    pub fn restart_policy(self, policy: RestartPolicy) -> Self {
+        self.extension(RESTART, policy.to_string().into())
     }
 
     /// A label on its record.

@@ -15,12 +15,18 @@ use crate::{Container, Result};
 pub struct ExecBuilder {
     container: Container,
     id: String,
+    what: What,
+    io: Io,
+}
+
+/// What is to run.
+#[derive(Debug)]
+struct What {
     args: Vec<String>,
     env: Vec<String>,
     cwd: Option<PathBuf>,
     user: Option<String>,
     terminal: Option<Terminal>,
-    io: Io,
 }
 
 impl Container {
@@ -30,11 +36,13 @@ impl Container {
         ExecBuilder {
             container: self.clone(),
             id: format!("exec-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)),
-            args: args.into_iter().map(Into::into).collect(),
-            env: Vec::new(),
-            cwd: None,
-            user: None,
-            terminal: None,
+            what: What {
+                args: args.into_iter().map(Into::into).collect(),
+                env: Vec::new(),
+                cwd: None,
+                user: None,
+                terminal: None,
+            },
             io: Io::null(),
         }
     }
@@ -47,27 +55,32 @@ impl ExecBuilder {
         self
     }
 
+    /// What its name is, given or made up.
+    pub fn name(&self) -> &str {
+        &self.id
+    }
+
     /// One more environment variable, as `NAME=value`.
     pub fn env(mut self, variable: impl Into<String>) -> Self {
-        self.env.push(variable.into());
+        self.what.env.push(variable.into());
         self
     }
 
     /// Its working directory.
     pub fn cwd(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.cwd = Some(directory.into());
+        self.what.cwd = Some(directory.into());
         self
     }
 
     /// Its user: `name`, `uid`, `name:group`, `uid:gid`, resolved in the container's files.
     pub fn user(mut self, user: impl Into<String>) -> Self {
-        self.user = Some(user.into());
+        self.what.user = Some(user.into());
         self
     }
 
     /// Gives it a terminal; its [`Io`] must be able to serve one.
     pub fn terminal(mut self) -> Self {
-        self.terminal = Some(Terminal::default());
+        self.what.terminal = Some(Terminal::default());
         self
     }
 
@@ -82,8 +95,9 @@ impl ExecBuilder {
     /// # Errors
     /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) unless the container runs, [`Start`](crate::ErrorKind::Start) when the command can't be executed.
     pub async fn spawn(self) -> Result<u32> {
-        let process = self.process().await?;
-        self.container.exec(ExecRequest::new(self.id, process, self.io)).await
+        let Self { container, id, io, .. } = self;
+        let process = self.what.process(&container).await?;
+        container.exec(ExecRequest::new(id, process, io)).await
     }
 
     /// Runs it and waits for its end.
@@ -95,23 +109,26 @@ impl ExecBuilder {
         self.spawn().await?;
         container.wait_exec(&id).await
     }
+}
 
-    async fn process(&self) -> Result<Process> {
-        let doing = format!("preparing a process of container '{}'", self.container.id());
-        let (directory, mounts) = (self.container.bundle_directory(), self.container.mounts().await?);
-        let (args, env) = (self.args.clone(), self.env.clone());
-        let (cwd, user, terminal) = (self.cwd.clone(), self.user.clone(), self.terminal);
+impl What {
+    async fn process(self, container: &Container) -> Result<Process> {
+        let doing = format!("preparing a process of container '{}'", container.id());
+        let (directory, mounts) = (container.bundle_directory(), container.mounts().await?);
         let work = move || {
             let bundle = Bundle::load(directory)?;
             let files = MountsView::new(&mounts)?;
-            let mut exec = env.into_iter().fold(ExecSpec::new(bundle.spec(), args), ExecSpec::env);
-            if let Some(cwd) = cwd {
+            let mut exec = self
+                .env
+                .into_iter()
+                .fold(ExecSpec::new(bundle.spec(), self.args), ExecSpec::env);
+            if let Some(cwd) = self.cwd {
                 exec = exec.cwd(cwd);
             }
-            if let Some(user) = user {
+            if let Some(user) = self.user {
                 exec = exec.user(user);
             }
-            if let Some(terminal) = terminal {
+            if let Some(terminal) = self.terminal {
                 exec = exec.terminal(terminal);
             }
             exec.build(&files)

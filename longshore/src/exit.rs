@@ -25,6 +25,12 @@ impl Watches {
         watches.get(&name.map(str::to_owned)).cloned()
     }
 
+    /// Its next run has another end.
+    pub(crate) fn forget_init(&self) {
+        let mut watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        watches.remove(&None);
+    }
+
     fn add(&self, name: Option<&str>, receiver: Watch) {
         let mut watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that have ended are told by the executor, for as long as it knows of them.

@@ -36,6 +36,26 @@
 //! # }
 //! ```
 //!
+//! A container that is to go on whatever happens has a [`RestartPolicy`], and one [that asks how it is](Container::watch_health) a [`HealthCheck`]:
+//!
+//! ```no_run
+//! use longshore::{Engine, Io, Lifetime, RestartPolicy};
+//!
+//! # async fn demo(engine: Engine, image: longshore::Image) -> Result<(), longshore::Error> {
+//! let web = engine.container("web").image(&image).lifetime(Lifetime::Detached);
+//! let web = web.restart_policy(RestartPolicy::UnlessStopped).create().await?;
+//! web.start().await?;
+//! let supervision = web.supervise(|| Io::json_lines("/var/log/web.json"));
+//! if let Some(check) = engine.health_check(&image).await? {
+//!     let mut health = web.watch_health(check);
+//!     println!("{} is {:?}", web.id(), health.changed().await);
+//! }
+//! // Another part of the program calls `web.stop(...)`, or the next one calls `engine.supervise_all(...)`.
+//! let status = supervision.ended().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Another part is one line, because an [`Engine`] is a plain struct of ports:
 //!
 //! ```no_run
@@ -64,6 +84,7 @@ mod privilege;
 mod rebuild;
 mod recover;
 mod senses;
+mod supervise;
 mod verify;
 
 pub use collect::{Collecting, Collection, DiskUsage, Schedule, Share};
@@ -78,6 +99,7 @@ pub use longshore_runtime::{DeleteMode, ExitStatus, Io, Lifetime, State, Status}
 pub use privilege::Privilege;
 pub use rebuild::Rebuilt;
 pub use senses::Senses;
+pub use supervise::{Health, HealthCheck, HealthWatch, RestartPolicy, Stopped, Supervision};
 
 pub use longshore_bundle as bundle;
 pub use longshore_content as content;

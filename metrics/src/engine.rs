@@ -21,6 +21,8 @@ pub struct Metrics {
     pub(crate) events: Family<Topic, Counter>,
     pub(crate) exits: Family<ExitedAs, Counter>,
     pub(crate) oom_kills: Counter,
+    pub(crate) restarts: Family<Ended, Counter>,
+    pub(crate) health_checks: Family<Ended, Counter>,
     pub(crate) states: Family<InState, Gauge>,
     pub(crate) image_changes: Family<Operation, Counter>,
     pub(crate) snapshot_operations: Family<Operation, Counter>,
@@ -74,6 +76,8 @@ impl Metrics {
             events: Family::default(),
             exits: Family::default(),
             oom_kills: Counter::default(),
+            restarts: Family::default(),
+            health_checks: Family::default(),
             states: Family::default(),
             image_changes: Family::default(),
             snapshot_operations: Family::default(),
@@ -109,6 +113,16 @@ impl Metrics {
             "container_oom_kills",
             "Containers of which a process was killed for the memory limit",
             self.oom_kills.clone(),
+        );
+        to.register(
+            "container_restarts",
+            "Restarts of supervised containers",
+            self.restarts.clone(),
+        );
+        to.register(
+            "container_health_checks",
+            "Health checks of containers",
+            self.health_checks.clone(),
         );
         let (create, start) = (self.create_duration.clone(), self.start_duration.clone());
         to.register_with_unit(

@@ -111,6 +111,16 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
+    /// Counts the restart of a supervised container.
+    pub fn restarted(&self, outcome: Outcome) {
+        self.restarts.get_or_create(&Ended { outcome }).inc();
+    }
+
+    /// Counts a health check.
+    pub fn health_checked(&self, outcome: Outcome) {
+        self.health_checks.get_or_create(&Ended { outcome }).inc();
+    }
+
     /// Counts a garbage collection.
     pub fn collected(&self, collection: &Collection) {
         self.collections

@@ -63,6 +63,8 @@ fn everything() -> Registry {
     });
     metrics.created(outcome, took);
     metrics.started(outcome, took);
+    metrics.restarted(outcome);
+    metrics.health_checked(outcome);
     metrics.collected(&Collection {
         outcome,
         removed: 1,
