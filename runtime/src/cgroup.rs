@@ -48,3 +48,5 @@ pub use limits::Limits;
 pub use manager::Manager;
 pub use oom::{OomNews, OomWatch};
 pub use path::{Driver, Instance, Location, Place, Unit};
+#[cfg(feature = "fuzzing")]
+pub(crate) use stats::read_all;

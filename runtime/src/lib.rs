@@ -53,6 +53,8 @@ pub mod conformance;
 mod error;
 mod executor;
 mod features;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod host;
 mod id;
 mod init;

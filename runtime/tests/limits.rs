@@ -272,3 +272,70 @@ async fn the_want_of_memory_and_the_end_are_told() {
     );
     place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
 }
+
+/// The number of a disk that may be written to.
+fn disk() -> Option<(u32, u32)> {
+    let Some(disk) = std::env::var_os("LONGSHORE_DISK") else {
+        skipped("needs a disk to write to, whose name is in LONGSHORE_DISK");
+        return None;
+    };
+    let number = rustix::fs::stat(&disk).expect("a disk").st_rdev;
+    Some((rustix::fs::major(number), rustix::fs::minor(number)))
+}
+
+/// Waits until a process of the container has waited for the disk, not for a processor, for a while; it must not have got what it waits for.
+async fn waits_for_the_disk(place: &Place, id: &ContainerId, got: &std::path::Path) {
+    let waits = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D'))
+    };
+    let mut seen = 0;
+    while seen < 20 {
+        assert!(!got.exists(), "the limit does not bind");
+        assert_eq!(place.executor.state(id).await.expect("known").status, Status::Running);
+        let processes = place.executor.processes(id).await.expect("a list");
+        seen = if processes.into_iter().any(waits) { seen + 1 } else { 0 };
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_limit_of_bytes_written_to_a_disk_binds_until_it_is_lifted() {
+    let Some(place) = place() else { return };
+    let Some((major, minor)) = disk() else { return };
+    let limit = |rate: u64| {
+        json!({
+            "blockIO": { "throttleWriteBpsDevice": [{ "major": major, "minor": minor, "rate": rate }] },
+            "devices": [{ "allow": true, "type": "b", "major": major, "minor": minor, "access": "rwm" }],
+        })
+    };
+    const PLENTY: u64 = 1 << 30;
+    if !supported(&place, &limit(PLENTY)).await {
+        return;
+    }
+    let writer = |block: u32, rate: u64, after: &str| {
+        let dd = format!("dd if=/dev/zero of=/dev/disk bs=4096 count=1 seek={block} oflag=direct");
+        let mut spec = spec(&["sh", "-c", &format!("{dd} 2>/told || exit 1; {after}")]);
+        spec["linux"]["devices"] = json!([{ "path": "/dev/disk", "type": "b", "major": major, "minor": minor }]);
+        spec["linux"]["resources"] = limit(rate);
+        spec
+    };
+    // The least that the kernel takes, two bytes a second: a block needs half an hour.
+    let id = running(&place, &writer(0, 2, "touch /written; sleep 1000")).await;
+    let written = place.dir.path().join("rootfs/written");
+    waits_for_the_disk(&place, &id, &written).await;
+    // Another's write goes through meanwhile, and this one's does not.
+    let free = place.run(&writer(1, PLENTY, "echo written")).await;
+    assert_eq!(free.stdout, "written\n", "{free:?}");
+    waits_for_the_disk(&place, &id, &written).await;
+    let lifted = serde_json::from_value(limit(PLENTY)).expect("resources");
+    place
+        .executor
+        .update(&id, &lifted)
+        .await
+        .unwrap_or_else(|e| panic!("{}", chain(&e)));
+    support::wait_while_it_lives(&place, &id, || written.exists()).await;
+    let stats = place.executor.stats(&id).await.expect("figures");
+    assert!(format!("{stats:?}").contains("4096"), "{stats:?}");
+    place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
+}

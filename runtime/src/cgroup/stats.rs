@@ -10,6 +10,8 @@ use crate::{Pressure, Result, Stats};
 use std::sync::Arc;
 
 use parse::Table;
+#[cfg(feature = "fuzzing")]
+pub(crate) use parse::read_all;
 
 impl Cgroup {
     /// What the container uses. What no group tells is `None`, or empty.

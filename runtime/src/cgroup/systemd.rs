@@ -7,6 +7,9 @@ mod unit;
 mod variant;
 mod wire;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use wire::read_values;
+
 #[cfg(test)]
 mod tests;
 

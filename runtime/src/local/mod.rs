@@ -36,6 +36,8 @@ use crate::{
 };
 use container::Container;
 use reactor::Reactor;
+#[cfg(feature = "fuzzing")]
+pub(crate) use record::start_time;
 use record::{ProcessName, StateDir};
 use start_socket::Started;
 

@@ -30,19 +30,25 @@ impl ProcessName {
         let path = format!("/proc/{pid}/stat");
         let stat = read_procfs(&path).map_err(io_error(format!("read {path}")))?;
         let stat = String::from_utf8_lossy(&stat);
-        // The second field is the program's name in parentheses, and may have spaces and parentheses in it.
-        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let start = fields.split_ascii_whitespace().nth(19).and_then(|f| f.parse().ok());
-        start.map(|start| Self { pid, start }).ok_or_else(|| Error::Corrupt {
-            path: path.into(),
-            reason: "it has no start time".into(),
-        })
+        start_time(&stat)
+            .map(|start| Self { pid, start })
+            .ok_or_else(|| Error::Corrupt {
+                path: path.into(),
+                reason: "it has no start time".into(),
+            })
     }
 
     /// Whether the process is still there.
     pub(crate) fn lives(self) -> bool {
         Self::of(self.pid).is_ok_and(|now| now == self)
     }
+}
+
+/// The start time of a process, by its `stat` file.
+pub(crate) fn start_time(stat: &str) -> Option<u64> {
+    // The second field is the program's name in parentheses, and may have spaces and parentheses in it.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
 /// Tells one record from the next.

@@ -140,6 +140,12 @@ impl From<Malformed> for std::io::Error {
     }
 }
 
+/// Reads values of a signature, of which either may be anything.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_values(bytes: &[u8], signature: &str) {
+    let _ = Reader::new(bytes).values(signature);
+}
+
 /// Takes values from a message.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
