@@ -198,11 +198,14 @@ async fn network_devices_move_in_with_their_addresses() {
         for (name, number) in [("inside", 1), ("net0", 2)] {
             let (head, rest) = told(name);
             assert!(head.contains("UP") && head.contains("mtu 1789"), "{head}");
-            for part in [
+            let mut parts = vec![
                 "link/ether 02:11:22:33:44:55".to_owned(),
                 format!("inet 192.0.2.{number}/28"),
-                format!("inet6 2001:db8::{number}/64"),
-            ] {
+            ];
+            if std::path::Path::new("/proc/net/if_inet6").exists() {
+                parts.push(format!("inet6 2001:db8::{number}/64"));
+            }
+            for part in parts {
                 assert!(rest.contains(&part), "{part} is missing: {rest}");
             }
             assert!(
