@@ -1,6 +1,8 @@
 //! What the executor's tests share: a root filesystem of busybox, specs, and an executor that leaves nothing behind.
 #![allow(dead_code, unreachable_pub)] // each test program uses some of it
 
+pub mod busy;
+
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, symlink};
