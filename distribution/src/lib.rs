@@ -2,13 +2,13 @@
 //! into a [`ContentStore`](longshore_content::ContentStore).
 //!
 //! [`RegistryClient`] speaks to registries: tokens, redirects, retries, mirrors ([`Hosts`]). [`OciLayout`] reads an image layout on disk through the same ports. A [`Pull`] brings an image into a content store,
-//! resuming what was cut; [`push_image`] and [`export_layout`] bring it out again.
+//! resuming what was cut; [`pull_everything`] brings all platforms, or an artifact that is no image; [`push_image`] and [`export_layout`] bring it out again.
 //!
 //! # What it is not for
 //! Unpacking: follow the layers' ingests with `longshore-bundle`.
 //!
 //! # Limitations
-//! Not here yet: referrers, archives of `docker save`.
+//! Not here yet: archives of `docker save`.
 //!
 //! # Example
 //! ```
@@ -53,6 +53,7 @@ mod platform;
 mod ports;
 mod pull;
 mod push;
+mod verify;
 
 pub use client::{Parts, PlainHttp, RegistryClient, RegistryClientBuilder, RetryPolicy, Uploads};
 pub use credentials::{Anonymous, DockerConfig, Static};
@@ -66,5 +67,7 @@ pub use ports::{
     Allow, Credential, Credentials, Elsewhere, Fetched, Fetcher, ImageVerifier, Mounted, Pusher, Resolved, Resolver,
     Root, VerifyRequest,
 };
+pub use pull::pull_everything;
 pub use pull::{Keeper, ProgressEvent, Pull, PullOptions, PullProgress, PullSource, ResolvedImage};
 pub use push::{PushOptions, push_image, push_image_with};
+pub use verify::{AllowList, DigestPins, VerifierPrograms};

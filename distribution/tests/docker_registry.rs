@@ -254,6 +254,37 @@ async fn taken_over_in_chunks_and_cut(server: &Server, sample: &Sample) {
         .expect("taken over");
     assert_there(&chunks, &mounted, &all).await;
 
+    // This registry knows no subjects: its list of what refers to an image is a tag.
+    let mut found = Vec::new();
+    for artifact_type in ["application/x-one", "application/x-two"] {
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "artifactType": artifact_type,
+            "config": sample.blobs[0].0, "layers": [], "subject": sample.manifest.0,
+        });
+        let bytes = Bytes::from(manifest.to_string());
+        let artifact = Descriptor::new(
+            MediaType::ImageManifest,
+            bytes.len() as u64,
+            longshore_content::sha256(&bytes),
+        );
+        let put = store.put("artifact", bytes, longshore_content::Expected::default());
+        put.await.expect("stored");
+        let by_digest = there.clone_with_digest(artifact.digest().to_string());
+        push_image(&chunks, &store, &by_digest, &artifact)
+            .await
+            .expect("pushed");
+        found.push(artifact.digest().clone());
+    }
+    let listed = chunks
+        .referrers(&there, sample.manifest.0.digest(), None)
+        .await
+        .expect("a list");
+    assert_eq!(listed.iter().map(|one| one.digest().clone()).collect::<Vec<_>>(), found);
+    let one = chunks
+        .referrers(&there, sample.manifest.0.digest(), Some("application/x-two"))
+        .await;
+    assert_eq!(one.expect("a list").len(), 1);
+
     for (n, after) in [20_000, 100_000, 200_000, 290_000].into_iter().enumerate() {
         for (way, uploads) in [("whole", Uploads::Whole), ("chunks", Uploads::Chunks(70_000))] {
             let between = cutter(host, after).await;

@@ -1,5 +1,9 @@
 //! What registries do wrong, and what a pull makes of it: success, or one clear error with nothing unverified visible.
 
+#[path = "cases/artifacts.rs"]
+mod artifacts;
+#[path = "support/image.rs"]
+mod image;
 #[path = "cases/many.rs"]
 mod many;
 #[path = "cases/mirrors.rs"]

@@ -8,6 +8,7 @@ pub(crate) mod http;
 mod parts;
 mod push;
 mod read;
+mod referrers;
 mod retry;
 mod session;
 mod table;

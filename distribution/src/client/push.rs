@@ -12,6 +12,7 @@ use super::endpoint::Endpoint;
 use super::host::checked;
 use super::http::{Call, Payload, location};
 use super::read::DOCKER_CONTENT_DIGEST;
+use super::referrers::has_subject_support;
 use super::upload::Upload;
 use crate::auth::{Action, Scope};
 use crate::hosts::Capability;
@@ -105,7 +106,7 @@ impl RegistryClient {
         call.headers.clear();
         call.headers.insert(CONTENT_TYPE, media_type);
         call.payload = Payload::Blob {
-            blob,
+            blob: blob.clone(),
             range: 0..descriptor.size(),
         };
         let response = self.request(endpoint, &call, scope).await?;
@@ -120,7 +121,8 @@ impl RegistryClient {
                 expected: descriptor.digest().to_string(),
                 actual: String::from_utf8_lossy(stored.as_bytes()).into_owned(),
             }),
-            _ => Ok(()),
+            _ if has_subject_support(response.headers()) => Ok(()),
+            _ => self.note_referrer(endpoint, reference, descriptor, &blob, scope).await,
         }
     }
 

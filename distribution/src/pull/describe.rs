@@ -31,6 +31,32 @@ pub(super) async fn describe(
     transfer: &Transfer,
     options: &PullOptions,
 ) -> Result<ResolvedImage> {
+    let (target, at_hand) = admit(sources, transfer, options).await?;
+    let reference = &transfer.reference;
+    let wanted = options.platform.clone().unwrap_or_else(host_platform);
+    let found = find_manifest(transfer, &target, at_hand, &wanted).await?;
+    let blobs: Vec<_> = std::iter::once(found.manifest.config())
+        .chain(found.manifest.layers())
+        .cloned()
+        .collect();
+    transfer.keep(&blobs).await?;
+    let config = obtain_config(transfer, &found, &wanted).await?;
+    Ok(ResolvedImage {
+        reference: reference.clone(),
+        target,
+        manifest_descriptor: found.descriptor,
+        manifest: found.manifest,
+        config,
+        between: found.between,
+    })
+}
+
+/// Resolves the name and has it allowed.
+pub(super) async fn admit(
+    sources: &PullSource,
+    transfer: &Transfer,
+    options: &PullOptions,
+) -> Result<(Descriptor, Option<Bytes>)> {
     let reference = &transfer.reference;
     let resolved = sources.resolver.resolve(reference).await?;
     let target = resolved.descriptor;
@@ -47,22 +73,7 @@ pub(super) async fn describe(
         tracing::debug!(%reference, digest = %target.digest(), reason = allow.reason, "image was allowed");
     }
     transfer.emit(ProgressEvent::Resolved { target: &target });
-    let wanted = options.platform.clone().unwrap_or_else(host_platform);
-    let found = find_manifest(transfer, &target, resolved.manifest, &wanted).await?;
-    let blobs: Vec<_> = std::iter::once(found.manifest.config())
-        .chain(found.manifest.layers())
-        .cloned()
-        .collect();
-    transfer.keep(&blobs).await?;
-    let config = obtain_config(transfer, &found, &wanted).await?;
-    Ok(ResolvedImage {
-        reference: reference.clone(),
-        target,
-        manifest_descriptor: found.descriptor,
-        manifest: found.manifest,
-        config,
-        between: found.between,
-    })
+    Ok((target, resolved.manifest))
 }
 
 /// Goes down from the target, choosing by platform, until there is a manifest.
@@ -112,7 +123,7 @@ async fn find_manifest(
 }
 
 /// An index or manifest, into the store and to look at.
-async fn obtain_document(
+pub(super) async fn obtain_document(
     transfer: &Transfer,
     descriptor: &Descriptor,
     at_hand: Option<Bytes>,

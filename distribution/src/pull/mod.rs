@@ -2,6 +2,7 @@
 
 mod blob;
 mod describe;
+mod everything;
 mod image;
 mod options;
 
@@ -14,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use blob::Transfer;
+pub use everything::pull_everything;
 pub use image::ResolvedImage;
 pub use options::{Keeper, ProgressEvent, PullOptions, PullProgress, PullSource};
 

@@ -1,4 +1,5 @@
 //! Images of any shape, put into a registry.
+#![allow(dead_code, reason = "each test binary uses its share")]
 
 use bytes::Bytes;
 use longshore_content::sha256;
