@@ -356,3 +356,47 @@ fn a_plan_tells_what_a_start_would_do_and_does_nothing() {
     assert_eq!(bench.ours(&["plan", "a", "b"]).code, Some(1));
     assert_eq!(bench.ours(&["plan", "not/an/id"]).code, Some(1));
 }
+
+#[test]
+fn debugging_tells_what_others_look_for_and_what_happens() {
+    let bench = match Bench::new("exit 3") {
+        Ok(bench) => bench,
+        Err(why) => return skip(&why),
+    };
+    let quiet = bench.ours(&["run", &bench.id("quiet")]);
+    assert_eq!((quiet.code, quiet.stderr.as_str()), (Some(3), ""));
+    let told = bench.ours(&["--debug", "run", &bench.id("told")]);
+    assert_eq!(told.code, Some(3));
+    let mut rest = told.stderr.as_str();
+    for words in [
+        "level=debug msg=\"nsexec container setup",
+        "child process in init()",
+        "init: closing the pipe to signal completion",
+    ] {
+        let at = rest.find(words).unwrap_or_else(|| panic!("{words}: {told:?}"));
+        rest = &rest[at..];
+    }
+    bench.edit(|config| config["process"]["args"] = json!(["sleep", "1000"]));
+    let id = bench.id("exec");
+    assert_eq!(bench.ours(&["run", "--detach", &id]).code, Some(0));
+    let told = bench.ours(&["--debug", "exec", &id, "true"]);
+    let deleted = bench.ours(&["delete", "--force", &id]);
+    assert_eq!((told.code, deleted.code), (Some(0), Some(0)), "{told:?}");
+    assert!(told.stderr.contains("setns_init: about to exec"), "{told:?}");
+}
+
+#[test]
+fn a_mount_that_fails_is_told_in_the_words_that_others_look_for() {
+    let bench = match Bench::new("true") {
+        Ok(bench) => bench,
+        Err(why) => return skip(&why),
+    };
+    let bind = json!({ "source": "/no/such/source", "destination": "/mnt", "options": ["bind"] });
+    bench.edit(|config| config["mounts"].as_array_mut().unwrap().push(bind));
+    let failed = bench.ours(&["run", &bench.id("a")]);
+    assert_eq!(failed.code, Some(1));
+    let words =
+        "runc run failed: unable to start container process: error during container init: error mounting mounts[";
+    assert!(failed.stderr.contains(words), "{failed:?}");
+    assert!(failed.stderr.contains("no such file or directory"), "{failed:?}");
+}

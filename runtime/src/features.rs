@@ -287,6 +287,7 @@ fn capable() -> HostFacts {
         last_capability: CAPABILITIES.len() as u32 - 1,
         apparmor: true,
         selinux: true,
+        resctrl: Some("/sys/fs/resctrl".into()),
     }
 }
 

@@ -8,8 +8,8 @@
 //! Images, layers and registries: it takes a bundle. Anything but Linux.
 //!
 //! # Limitations
-//! A field that is not supported is an error that names it, never ignored: SELinux labels of mounts, startContainer hooks and time
-//! offsets of ordinary users, Intel RDT. The clone copies the host's page tables, so that
+//! A field that is not supported is an error that names it, never ignored: a container without a mount namespace of its own or another's (its mounts would be
+//! the host's, and stay there), startContainer hooks, time offsets and network devices of ordinary users. The clone copies the host's page tables, so that
 //! its time grows with the host's memory. The exit status of a detached container whose maker is gone is told by kernels since 6.15, and is 255 elsewhere.
 //!
 //! # Example
@@ -61,6 +61,7 @@ mod init;
 mod io;
 mod local;
 mod plan;
+mod resctrl;
 mod stats;
 
 pub mod cgroup;

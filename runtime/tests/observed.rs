@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use longshore_runtime::{DeleteMode, Executor};
 use serde_json::{Value, json};
 use support::{chain, place, spec};
 
@@ -91,6 +92,58 @@ async fn namespaces_are_joined_by_path() {
     other.kill().expect("it is killed");
     other.wait().expect("it ends");
     assert_eq!(outcome.unwrap_or_else(|e| panic!("{}", chain(&e))).stdout, expected);
+}
+
+#[tokio::test]
+async fn a_time_namespace_of_the_hosts_is_joined_with_a_user_namespace() {
+    let Some(place) = place() else { return };
+    if !std::path::Path::new("/proc/self/timens_offsets").exists() {
+        return support::skipped("needs time namespaces");
+    }
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+    let mut first = spec(&["sleep", "1000"]);
+    let namespaces = first["linux"]["namespaces"].as_array_mut().expect("a list");
+    namespaces.extend([json!({ "type": "user" }), json!({ "type": "time" })]);
+    first["linux"]["uidMappings"] = map.clone();
+    first["linux"]["gidMappings"] = map.clone();
+    // With offsets it is made before the user namespace, which does not own it then.
+    first["linux"]["timeOffsets"] = json!({ "monotonic": { "secs": 7_000_000 } });
+    let id = support::new_id();
+    let request = place.request(&id, &first, longshore_runtime::Io::null());
+    let state = place
+        .executor
+        .create(request)
+        .await
+        .unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let pid = state.pid.expect("it lives");
+
+    let mut second = shell("readlink /proc/self/ns/time; readlink /proc/self/ns/user; cat /proc/self/timens_offsets");
+    let kinds = [
+        ("user", "user"),
+        ("time", "time"),
+        ("network", "net"),
+        ("ipc", "ipc"),
+        ("uts", "uts"),
+        ("pid", "pid"),
+    ];
+    let joined = kinds.map(|(kind, file)| json!({ "type": kind, "path": format!("/proc/{pid}/ns/{file}") }));
+    second["linux"]["namespaces"] = joined.into();
+    second["linux"]["namespaces"]
+        .as_array_mut()
+        .expect("a list")
+        .push(json!({ "type": "mount" }));
+    let outcome = place.try_run(&second).await;
+    let links = ["time", "user"].map(|kind| fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("a link"));
+    place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
+    let outcome = outcome.unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let lines: Vec<_> = outcome.stdout.lines().collect();
+    assert_eq!(lines[..2], links.each_ref().map(|l| l.to_string_lossy()), "{outcome:?}");
+    assert!(
+        lines
+            .iter()
+            .any(|l| l.starts_with("monotonic") && l.contains("7000000")),
+        "{outcome:?}"
+    );
 }
 
 /// A pair of network devices of this machine; gone with the value.

@@ -52,12 +52,16 @@ pub(crate) struct Session {
     held: Option<u32>,
     /// Whether it has come to its last meeting, after which the end of the socket is its program's start.
     ready: bool,
+    /// Whether it has said anything.
+    heard: bool,
     mappings: holder::Mappings,
 }
 
 impl Session {
     pub(crate) fn new(program: Arc<Program>, socket: OwnedFd, spawned: Spawned) -> Self {
         let Spawned { pidfd, pid, ancestor } = spawned;
+        // The words are runc's, for each thing that happens here as well: tools look for them.
+        tracing::debug!(pid, namespaces = ?program.unshare, "nsexec container setup: cloned");
         Self {
             program,
             socket,
@@ -66,6 +70,7 @@ impl Session {
             ancestor,
             held: None,
             ready: false,
+            heard: false,
             mappings: holder::Mappings::default(),
         }
     }
@@ -105,6 +110,9 @@ impl Session {
                     Err(self.ended_early(Errno::PIPE))
                 };
             };
+            if !std::mem::replace(&mut self.heard, true) {
+                tracing::debug!(pid = self.pid, "child process in init()");
+            }
             match message {
                 Message::Failed { step, failure } => {
                     if self.ancestor == Ancestor::Helper && step != HELPER_STEP {
@@ -216,7 +224,10 @@ impl Session {
         loop {
             match rustix::net::recv(&self.socket, &mut bytes[..], RecvFlags::empty()) {
                 Err(Errno::INTR) => {}
-                Ok((_, 0)) => return Ok(()),
+                Ok((_, 0)) => {
+                    tracing::debug!(pid = self.pid, "init: closing the pipe to signal completion");
+                    return Ok(());
+                }
                 Ok((_, length)) => match Message::decode(&bytes[..length.min(Message::SIZE)]) {
                     Some(Message::Failed { step, failure }) => return Err(self.failed(step, failure)),
                     _ => return Err(self.ended_early(Errno::PROTO)),

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 use longshore_linux::{AttrChange, Depth, MountAttr, Propagation, mount_setattr};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, fstatfs, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, XattrFlags, fsetxattr, fstat, fstatfs, openat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
     FsPickFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, fsconfig_reconfigure, fspick, mount_change,
@@ -72,6 +72,11 @@ pub(super) fn tree_of(root: impl AsFd, op: &MountOp) -> Result<OwnedFd, Failure>
 /// One mount into the root.
 pub(super) fn mount_into(root: impl AsFd, op: &MountOp, tree: &OwnedFd) -> Result<(), Failure> {
     change(tree, op)?;
+    if let Some(label) = &op.label {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let top = openat(tree, c".", flags, Mode::empty()).at(Call::Label)?;
+        fsetxattr(top, c"security.selinux", label.to_bytes(), XattrFlags::empty()).at(Call::Label)?;
+    }
     let target = match op.target {
         Target::LikeSource if !is_directory(tree).at(Call::OpenSource)? => file(&root, &op.at)?,
         // The kernel refuses a file over a directory and the other way round.
@@ -152,7 +157,12 @@ pub(super) fn refuse_hidden_proc(at: &InRoot, target: &OwnedFd) -> Result<(), Fa
 
 /// Hides a file behind the null device, a directory behind an empty one that is read-only. What is not there needs no hiding.
 /// All directories are hidden behind the same, which is kept at hand.
-pub(super) fn mask(root: impl AsFd, at: &InRoot, empty: &mut Option<OwnedFd>) -> Result<(), Failure> {
+pub(super) fn mask(
+    root: impl AsFd,
+    at: &InRoot,
+    label: Option<&CStr>,
+    empty: &mut Option<OwnedFd>,
+) -> Result<(), Failure> {
     let target = match open_in_root(&root, at.whole(), OFlags::PATH) {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
         answer => answer.at(Call::OpenTarget)?,
@@ -160,7 +170,7 @@ pub(super) fn mask(root: impl AsFd, at: &InRoot, empty: &mut Option<OwnedFd>) ->
     if is_directory(&target).at(Call::OpenTarget)? {
         return match empty {
             Some(empty) => attach(copy(empty, Depth::Mount)?, &target),
-            none => attach(none.insert(new_empty()?), &target),
+            none => attach(none.insert(new_empty(label)?), &target),
         };
     }
     let null = bind(c"/dev/null", Depth::Mount)?;
@@ -171,11 +181,13 @@ pub(super) fn mask(root: impl AsFd, at: &InRoot, empty: &mut Option<OwnedFd>) ->
 }
 
 /// An empty directory in which there is no place for anything.
-fn new_empty() -> Result<OwnedFd, Failure> {
-    let smallest = [(c"nr_blocks", c"1"), (c"nr_inodes", c"1")];
-    match new_filesystem(c"tmpfs", &smallest, &[], MountAttr::RDONLY) {
+fn new_empty(label: Option<&CStr>) -> Result<OwnedFd, Failure> {
+    let labelled = label.map(|label| (c"context", label));
+    let smallest = [(c"nr_blocks", c"1"), (c"nr_inodes", c"1"), labelled.unwrap_or_default()];
+    let smallest = &smallest[..2 + usize::from(labelled.is_some())];
+    match new_filesystem(c"tmpfs", smallest, &[], MountAttr::RDONLY) {
         // Some kernels want more than one inode.
-        Err(_) => new_filesystem(c"tmpfs", &[], &[], MountAttr::RDONLY),
+        Err(_) => new_filesystem(c"tmpfs", labelled.as_slice(), &[], MountAttr::RDONLY),
         empty => empty,
     }
 }

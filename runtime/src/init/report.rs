@@ -37,6 +37,7 @@ calls! {
     Attribute = "set mount attributes",
     Locked = "set mount attributes other than the source's, which are locked in a user namespace",
     CopyUp = "copy what the tmpfs covers",
+    Label = "label the mount",
     Attach = "attach the mount",
     MakeNode = "make the node",
     Owner = "set the owner",

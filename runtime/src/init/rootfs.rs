@@ -86,7 +86,7 @@ impl Child<'_> {
                 let mount = self.slots.take(*slot).ok_or(Errno::BADF).at(Call::Protocol)?;
                 mounts::close(mount)
             }
-            Op::Mask(at) => mounts::mask(self.slots.get(Slot::ROOT)?, at, &mut self.empty),
+            Op::Mask { at, label } => mounts::mask(self.slots.get(Slot::ROOT)?, at, label.as_deref(), &mut self.empty),
             Op::ReadOnlyPath(at) => mounts::read_only_path(self.root()?, at),
             Op::RootAttr {
                 set,

@@ -13,7 +13,7 @@ use crate::host::{Inputs, Meeting, Session, io_error, wait_and_reap};
 use crate::io::Streams;
 use crate::plan::op::Slot;
 use crate::plan::{PlanOptions, plan};
-use crate::{ContainerId, CreateRequest, Drained, Error, Io, Lifetime, Reaper, Result};
+use crate::{ContainerId, CreateRequest, Drained, Error, Io, Lifetime, Reaper, Result, resctrl};
 
 /// A created container that nobody has been told of yet. Dropped, it is as if it had never been.
 #[derive(Debug)]
@@ -46,6 +46,9 @@ impl Drop for Pending {
                 wait_and_reap(pidfd);
             }
             let _ = container.cgroup().remove();
+            if let Some(group) = &container.record.resctrl {
+                let _ = group.remove();
+            }
             let _ = container.dir.remove();
             hooks::run_poststop(&container.record);
         }
@@ -58,6 +61,7 @@ impl Drop for Pending {
 pub(super) struct Made {
     dir: Option<StateDir>,
     cgroup: Option<Cgroup>,
+    resctrl: Option<resctrl::Group>,
     /// What keeps a scope alive until the container is in it.
     #[cfg(feature = "systemd")]
     placeholder: Option<crate::host::Placeholder>,
@@ -99,8 +103,14 @@ impl Made {
         })
     }
 
+    /// The container's group of the resctrl filesystem, if it is to have one.
+    pub(super) fn resctrl(&self) -> Option<resctrl::Group> {
+        self.resctrl.clone()
+    }
+
     pub(super) fn keep(mut self) -> (StateDir, Cgroup) {
         let kept = "only keep takes them, and it takes the value";
+        self.resctrl = None;
         (self.dir.take().expect(kept), self.cgroup.take().expect(kept))
     }
 }
@@ -110,6 +120,9 @@ impl Drop for Made {
         if let Some(cgroup) = self.cgroup.take() {
             let _ = cgroup.kill();
             let _ = cgroup.remove();
+        }
+        if let Some(group) = self.resctrl.take() {
+            let _ = group.remove();
         }
         if let Some(dir) = self.dir.take() {
             let _ = dir.remove();
@@ -167,6 +180,7 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
         steps,
         spec,
         keyring,
+        resctrl: made.resctrl(),
     };
     let session = match until_created(shared, session, streams, &mut record, cgroup) {
         Ok(session) => session,
@@ -225,12 +239,14 @@ pub(super) fn claim(
     let unit = shared.cgroups.unit(id, cgroups_path.as_deref())?;
     #[cfg(not(feature = "systemd"))]
     let unit = None;
+    let group = resctrl::Group::of(spec, id, shared.facts.resctrl.as_deref())?;
     let dir = StateDir::new(&shared.root, id);
     dir.claim(&Claim {
         owner: shared.own,
         lifetime,
         cgroups_path: cgroups_path.clone(),
         unit: unit.clone(),
+        resctrl: group.clone(),
     })?;
     let mut made = Made::default();
     made.dir = Some(dir);
@@ -238,6 +254,10 @@ pub(super) fn claim(
         made.start_unit(shared, id, spec, limits, &unit)?;
     } else {
         made.cgroup = Some(shared.cgroups.create(id, cgroups_path.as_deref(), limits)?);
+    }
+    let wanted = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref());
+    if let Some((group, wanted)) = group.zip(wanted) {
+        made.resctrl.insert(group).make(wanted)?;
     }
     Ok(made)
 }
@@ -284,6 +304,9 @@ fn until_created(
             }
             Meeting::Created => {
                 record.init = ProcessName::of(session.pid())?;
+                if let Some(group) = &record.resctrl {
+                    group.join(session.pid())?;
+                }
                 return Ok(session);
             }
             // They come after the start.

@@ -94,7 +94,13 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
                 let state = Container::oci_state(&container.record, Status::Running);
                 session.hand_over(&mut agent, (message, fd), state)?;
             }
-            Meeting::Hooks | Meeting::Created => session.go()?,
+            Meeting::Hooks | Meeting::Created => {
+                if let Some(group) = &container.record.resctrl {
+                    group.join(session.pid())?;
+                }
+                tracing::debug!(pid = session.pid(), "setns_init: about to exec");
+                session.go()?;
+            }
             Meeting::Gone => break,
         }
     }

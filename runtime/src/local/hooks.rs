@@ -142,12 +142,12 @@ impl Inside<'_> {
         let mut state = Container::oci_state(self.record, status);
         state["pid"] = pid_inside(self.record.init.pid).into();
         let (pidfd, output) = self
-            .spawn(Arc::new(program), &state)
+            .spawn(Arc::new(program), &state, status)
             .map_err(|error| format!("{}: {}", hook.path().display(), with_cause(&error)))?;
         attend(hook, &pidfd, &output)
     }
 
-    fn spawn(&self, program: Arc<Program>, state: &Value) -> Result<(OwnedFd, OwnedFd)> {
+    fn spawn(&self, program: Arc<Program>, state: &Value, status: Status) -> Result<(OwnedFd, OwnedFd)> {
         let (mut inputs, socket) = Inputs::open(&program, self.cgroup.location())?;
         let streams = Ends::open(state).map_err(crate::host::io_error("open a hook's streams"))?;
         inputs.put_streams(Stdio {
@@ -173,7 +173,7 @@ impl Inside<'_> {
                     session.go()?;
                 }
                 Meeting::Listener(message, fd) => {
-                    let state = Container::oci_state(self.record, Status::Created);
+                    let state = Container::oci_state(self.record, status);
                     session.hand_over(&mut agent, (message, fd), state)?;
                 }
                 Meeting::Terminal(_) => return Err(session.out_of_turn()),

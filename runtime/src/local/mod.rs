@@ -468,6 +468,9 @@ fn delete(shared: &Shared, container: &Arc<Container>, mode: DeleteMode) -> Resu
         }
         container.cgroup().remove()?;
     }
+    if let Some(group) = &container.record.resctrl {
+        group.remove()?;
+    }
     container.dir.remove()?;
     shared.containers().remove(&container.id);
     hooks::run_poststop(&container.record);

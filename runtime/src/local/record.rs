@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Location, Unit};
 use crate::host::io_error;
-use crate::{ContainerId, Error, ExitStatus, Keyring, Lifetime, Result};
+use crate::{ContainerId, Error, ExitStatus, Keyring, Lifetime, Result, resctrl};
 
 /// A process that is not mistaken for a later one of the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +74,9 @@ pub(crate) struct Record {
     pub(crate) spec: Spec,
     #[serde(default)]
     pub(crate) keyring: Keyring,
+    /// Its group of the resctrl filesystem.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resctrl: Option<resctrl::Group>,
 }
 
 /// What is written first: who makes the container, and what must be cleaned up if it dies before it is done.
@@ -86,6 +89,8 @@ pub(crate) struct Claim {
     pub(crate) cgroups_path: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) unit: Option<Unit>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resctrl: Option<resctrl::Group>,
 }
 
 /// The directory of one container below the state directory.
@@ -260,6 +265,7 @@ mod tests {
             lifetime: Lifetime::Tied,
             cgroups_path: None,
             unit: None,
+            resctrl: None,
         };
         dir.claim(&claim).expect("it is free");
         assert!(matches!(dir.claim(&claim), Err(Error::AlreadyExists(_))));

@@ -59,6 +59,9 @@ fn sweep_container(shared: &Shared, id: &ContainerId) -> Result<()> {
 /// The groups of a container that was being created are where it would have them. Its process dies with its maker, and may
 /// need a moment for it. None is killed: the path may be one that others use, which the maker died too early to find out.
 fn remove_groups(shared: &Shared, id: &ContainerId, claim: &Claim) -> Result<()> {
+    if let Some(group) = &claim.resctrl {
+        group.remove()?;
+    }
     let cgroup = match &claim.unit {
         Some(unit) => shared.cgroups.find_unit(unit)?,
         None => shared.cgroups.find(id, claim.cgroups_path.as_deref())?,

@@ -106,6 +106,7 @@ impl Builder<'_> {
             copy_up: false,
             id_map: None,
             keep,
+            label: None,
         };
         self.step(field, Op::Mount(Box::new(op)));
         Ok(())
@@ -117,9 +118,11 @@ impl Builder<'_> {
             key: c"mode".into(),
             value: Some(c"755".into()),
         };
+        let mut params = vec![mode];
+        params.extend(self.context("tmpfs", &params));
         let tmpfs = Source::Fs {
             fs_type: c"tmpfs".into(),
-            params: vec![mode],
+            params,
             fallback: None,
         };
         let keep = options.is_read_only().then(|| self.slot());

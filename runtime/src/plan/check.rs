@@ -1,12 +1,10 @@
-//! Fields that this executor does not do yet, or that belong to other systems: each is an error that names it.
+//! Fields that belong to other systems, or that this machine can't do: each is an error that names it.
 
-use oci_spec::runtime::{Linux, Process, Spec};
+use oci_spec::runtime::{Process, Spec};
 
 use super::paths::{invalid, unsupported};
 use super::{HostFacts, hooks};
-use crate::Result;
-
-const LATER: &str = "this executor does not do it yet; leave the field out";
+use crate::{Result, resctrl};
 
 /// Refuses what can't be done, field by field.
 pub(super) fn check(spec: &Spec, facts: &HostFacts) -> Result<()> {
@@ -34,7 +32,10 @@ pub(super) fn check(spec: &Spec, facts: &HostFacts) -> Result<()> {
     if let Some(hooks) = spec.hooks() {
         hooks::check(hooks, facts.privilege)?;
     }
-    spec.linux().as_ref().map_or(Ok(()), check_linux)
+    match spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) {
+        Some(wanted) => resctrl::check(wanted, facts.resctrl.as_deref()),
+        None => Ok(()),
+    }
 }
 
 fn check_version(version: &str) -> Result<()> {
@@ -46,19 +47,6 @@ fn check_version(version: &str) -> Result<()> {
             format!("'{version}' is not a version 1 of the runtime specification"),
         ))
     }
-}
-
-fn check_linux(linux: &Linux) -> Result<()> {
-    refuse(
-        &[
-            (
-                "linux.mountLabel",
-                linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()),
-            ),
-            ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ],
-        LATER,
-    )
 }
 
 /// The same for a process, whether the container's or an exec's.

@@ -135,6 +135,9 @@ impl fmt::Display for MountOp {
             Some(Locked::ByUs { .. }) => f.write_str(" as far as not locked")?,
             None => {}
         }
+        if let Some(label) = &self.label {
+            write!(f, " label {}", label.to_string_lossy())?;
+        }
         if !self.tree_attr.is_empty() {
             write!(f, " tree:{}", Change(self.tree_attr))?;
         }
@@ -286,7 +289,7 @@ impl Op {
     fn fmt_later(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sysctl { name, value } => write!(f, "write {value:?} to proc {}", name.to_string_lossy()),
-            Self::Mask(at) => write!(f, "mask {at}"),
+            Self::Mask { at, .. } => write!(f, "mask {at}"),
             Self::ReadOnlyPath(at) => write!(f, "read-only {at}"),
             Self::Directory(at) => write!(f, "directory {at}"),
             Self::Close(slot) => write!(f, "read-only mount (slot {})", slot.0),

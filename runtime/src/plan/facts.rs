@@ -25,6 +25,8 @@ pub struct HostFacts {
     pub apparmor: bool,
     /// Whether SELinux is enabled and has a policy.
     pub selinux: bool,
+    /// Where the resctrl filesystem is mounted, if it is (Intel RDT and its likes).
+    pub resctrl: Option<PathBuf>,
 }
 
 /// What the calling process may do.
@@ -70,6 +72,7 @@ impl HostFacts {
                 .unwrap_or(40),
             apparmor: apparmor_enabled(),
             selinux: selinux_enabled(),
+            resctrl: crate::resctrl::find_mount(),
         })
     }
 }

@@ -41,6 +41,12 @@ impl Builder<'_> {
                     .and_then(|l| l.rootfs_propagation().as_ref())
                     .is_some_and(|p| !p.is_empty()),
             ),
+            (
+                "linux.mountLabel",
+                linux
+                    .and_then(|l| l.mount_label().as_ref())
+                    .is_some_and(|l| !l.is_empty()),
+            ),
             ("rootfs", !self.options.rootfs.is_empty()),
         ];
         if let Some((field, _)) = asked.iter().find(|(_, asked)| *asked) {

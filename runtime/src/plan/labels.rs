@@ -1,10 +1,10 @@
 //! What security modules and the kernel's key store are told of a process.
 
 use longshore_linux::Namespaces;
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{Linux, Process};
 
 use super::Builder;
-use super::op::{Attribute, HostInput, Op, Slot};
+use super::op::{Attribute, FsParam, HostInput, Op, Slot};
 use super::paths::{cstring, unsupported};
 use crate::Result;
 
@@ -73,6 +73,31 @@ impl Builder<'_> {
             self.attribute(&field, slot, Attribute::Exec, label)?;
         }
         Ok(())
+    }
+
+    /// `linux.mountLabel`: the label of all files in what the container gets mounted anew.
+    pub(super) fn mount_label(&mut self, linux: Option<&Linux>) -> Result<()> {
+        let Some(label) = linux.and_then(|l| wanted(l.mount_label())) else {
+            return Ok(());
+        };
+        let field = "linux.mountLabel";
+        if !self.facts.selinux {
+            let reason = "SELinux is disabled on this machine; leave it out";
+            return Err(unsupported(field, reason));
+        }
+        self.mount_label = Some(cstring(field, label)?);
+        Ok(())
+    }
+
+    /// The label as a parameter of a new filesystem. Those of the kernel's own views have labels of their own; a message queue's root gets one later.
+    pub(super) fn context(&self, fs_type: &str, params: &[FsParam]) -> Option<FsParam> {
+        let own = matches!(fs_type, "proc" | "sysfs" | "mqueue" | "cgroup" | "cgroup2");
+        let given = params.iter().any(|param| param.key.to_bytes() == b"context");
+        let label = self.mount_label.as_ref().filter(|_| !own && !given)?;
+        Some(FsParam {
+            key: c"context".into(),
+            value: Some(label.clone()),
+        })
     }
 
     fn attribute(&mut self, field: &str, proc: Slot, attribute: Attribute, value: &str) -> Result<()> {

@@ -65,6 +65,7 @@ pub fn plan(spec: &Spec, facts: &HostFacts, options: &PlanOptions) -> Result<Pro
     builder.arrive(spec)?;
     if builder.namespaces.new.contains(Namespaces::MOUNT) {
         builder.root(spec)?;
+        builder.mount_label(spec.linux().as_ref())?;
         builder.mounts(spec)?;
         builder.devices(spec)?;
         builder.streams(process, Life::Created)?;
@@ -111,6 +112,8 @@ struct Builder<'a> {
     /// The offsets of a new time namespace.
     time_offsets: Option<(Slot, std::ffi::CString)>,
     net_devices: Vec<op::NetDevice>,
+    /// The SELinux label of what is mounted anew.
+    mount_label: Option<std::ffi::CString>,
     /// Where hooks of the create phase look for the root, if there are any.
     hooks_root: Option<Slot>,
     /// Whether there are startContainer hooks.
@@ -142,6 +145,7 @@ impl<'a> Builder<'a> {
             warnings: Vec::new(),
             time_offsets: None,
             net_devices: Vec::new(),
+            mount_label: None,
             hooks_root: None,
             start_hooks: false,
         }
@@ -274,7 +278,8 @@ impl<'a> Builder<'a> {
             let field = format!("linux.maskedPaths[{i}]");
             let at = in_root(&field, path.as_ref())?;
             if masked.insert(at.whole().to_owned()) {
-                self.step(&field, Op::Mask(at));
+                let label = self.mount_label.clone();
+                self.step(&field, Op::Mask { at, label });
             }
         }
         if spec.root().as_ref().and_then(|r| r.readonly()).unwrap_or(false) {

@@ -208,6 +208,10 @@ impl Builder<'_> {
             Source::Bind { .. } | Source::Inside { .. } => Origin::Child,
             _ => Origin::New,
         };
+        let label = match &source {
+            Source::Fs { fs_type, .. } if fs_type.as_c_str() == c"mqueue" => self.mount_label.clone(),
+            _ => None,
+        };
         let source = self.by_whom(source, field);
         let source = self.copied_early(source, field);
         let mount = MountOp {
@@ -220,6 +224,7 @@ impl Builder<'_> {
             copy_up: options.copy_up,
             id_map: options.id_map.clone(),
             keep,
+            label,
         };
         self.step(field, Op::Mount(Box::new(mount)));
         Ok(())

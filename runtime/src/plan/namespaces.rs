@@ -142,8 +142,11 @@ impl Builder<'_> {
     pub(super) fn enter_namespaces(&mut self) {
         let new_user = self.namespaces.new.contains(Namespaces::USER);
         let joined = std::mem::take(&mut self.namespaces.joined);
+        // Root of a user namespace may not enter those that belong to another: whoever may do so before.
+        let full = self.facts.privilege == Privilege::Full;
+        let others_first = full && joined.iter().any(|(_, kind, _)| *kind == Namespaces::USER);
         for (slot, kind, field) in &joined {
-            let first = new_user || kind.intersects(Namespaces::USER | Namespaces::PID);
+            let first = new_user || others_first || kind.intersects(Namespaces::USER | Namespaces::PID);
             if first {
                 self.join_first.push((*slot, *kind));
             } else {
@@ -157,8 +160,9 @@ impl Builder<'_> {
             }
         }
         self.namespaces.joined = joined;
-        // The user namespace goes first: it gives the privilege over the others. PID last: it is for children only.
+        // An ordinary user gets the privilege over the others from the user namespace; root would lose it there.
         self.join_first.sort_by_key(|(_, kind)| match *kind {
+            Namespaces::USER if full => 3,
             Namespaces::USER => 0,
             Namespaces::PID => 2,
             _ => 1,

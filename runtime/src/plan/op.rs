@@ -138,6 +138,8 @@ pub(crate) struct MountOp {
     pub(crate) id_map: Option<MountIds>,
     /// Where the mount stays at hand, to be made read-only when all is in it.
     pub(crate) keep: Option<Slot>,
+    /// The SELinux label that its root gets, where the filesystem has no parameter for it.
+    pub(crate) label: Option<CString>,
 }
 
 /// Owners of files as a mount shows them.
@@ -271,7 +273,11 @@ pub(crate) enum Op {
         name: CString,
         value: CString,
     },
-    Mask(InRoot),
+    Mask {
+        at: InRoot,
+        /// The SELinux label of what hides a directory.
+        label: Option<CString>,
+    },
     ReadOnlyPath(InRoot),
     /// Attributes of the finished root.
     RootAttr {

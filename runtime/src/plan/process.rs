@@ -120,12 +120,14 @@ fn environment(variables: Vec<CString>) -> (Vec<CString>, Home) {
         bytes[..bytes.iter().position(|b| *b == b'=').unwrap_or(bytes.len())].to_vec()
     };
     for variable in variables.into_iter().rev() {
-        if variable.as_bytes() != b"HOME=" && seen.insert(name(&variable)) {
+        if seen.insert(name(&variable)) {
             kept.push(variable);
         }
     }
     kept.reverse();
-    if seen.contains(&b"HOME"[..]) {
+    // An empty one is none, whatever was said before it.
+    kept.retain(|variable| variable.as_bytes() != b"HOME=");
+    if kept.iter().any(|variable| variable.to_bytes().starts_with(b"HOME=")) {
         return (kept, Home::AsGiven);
     }
     kept.push(c"HOME=/".to_owned());
@@ -424,7 +426,8 @@ mod tests {
             ("HOME=/a A=2 B=".into(), Home::AsGiven)
         );
         assert_eq!(given(&["HOME=", "A=1"]), ("A=1 HOME=/".into(), Home::FromPasswd));
-        assert_eq!(given(&["HOME=/a", "HOME="]), ("HOME=/a".into(), Home::AsGiven));
+        assert_eq!(given(&["HOME=/a", "HOME="]), ("HOME=/".into(), Home::FromPasswd));
+        assert_eq!(given(&["HOME=", "HOME=/a"]), ("HOME=/a".into(), Home::AsGiven));
     }
 
     #[test]

@@ -91,6 +91,7 @@ impl Builder<'_> {
             params.extend(options.filesystem_flags().unwrap_or_default());
             return Ok(Source::There { params: Some(params) });
         }
+        params.extend(self.context(fs_type, &params));
         if fs_type == "overlay" {
             return overlay(field, params, self.facts.kernel);
         }
@@ -225,8 +226,16 @@ fn legacy(field: &str, fs_type: &str, flags: u32, params: &[FsParam]) -> Result<
         }
         data.extend_from_slice(param.key.to_bytes());
         if let Some(value) = &param.value {
+            // The categories of a security context have commas between them.
+            let quote = if param.key.to_bytes().ends_with(b"context") {
+                "\""
+            } else {
+                ""
+            };
             data.push(b'=');
+            data.extend_from_slice(quote.as_bytes());
             data.extend_from_slice(value.to_bytes());
+            data.extend_from_slice(quote.as_bytes());
         }
     }
     if data.len() > LONGEST_DATA {

@@ -17,6 +17,7 @@ fn facts(privilege: Privilege) -> HostFacts {
         last_capability: 40,
         apparmor: false,
         selinux: false,
+        resctrl: None,
     }
 }
 
@@ -174,7 +175,7 @@ fn what_is_wrong_or_not_supported_is_named_by_its_field() {
             |s| s["linux"]["rootfsPropagation"] = json!("sideways"),
             "linux.rootfsPropagation",
         ),
-        (|s| s["linux"]["intelRdt"] = json!({}), "linux.intelRdt"),
+        (|s| s["linux"]["intelRdt"] = json!({ "closID": "a" }), "linux.intelRdt"),
         (
             |s| {
                 s["linux"]["namespaces"] = json!([{ "type": "mount" }, { "type": "uts" }]);
@@ -302,6 +303,79 @@ fn labels_are_written_where_the_modules_are_enabled() {
         "{lines:#?}"
     );
     assert_eq!(program.matches("open /proc").count(), 1, "{program}");
+}
+
+#[test]
+fn what_is_mounted_anew_has_the_label_that_is_asked_for() {
+    let mut spec = spec();
+    spec["linux"]["mountLabel"] = json!("u:r:t:s0:c1,c2");
+    spec["linux"]["maskedPaths"] = json!(["/proc/kcore", "/proc/acpi"]);
+    for mount in [
+        json!({ "destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue" }),
+        json!({ "destination": "/own", "type": "tmpfs", "source": "tmpfs", "options": ["context=\"a:b:c:s0:c3,c4\""] }),
+        json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs" }),
+        json!({ "destination": "/old", "type": "ext4", "source": "/dev/x", "options": ["iversion"] }),
+    ] {
+        spec["mounts"].as_array_mut().expect("a list").push(mount);
+    }
+    let spec: Spec = serde_json::from_value(spec).expect("a runtime spec");
+    let mut facts = facts(Privilege::Full);
+    let error = plan(&spec, &facts, &PlanOptions::new("/bundle")).expect_err("there is no SELinux");
+    assert!(
+        error.to_string().starts_with("linux.mountLabel: not supported"),
+        "{error}"
+    );
+    facts.selinux = true;
+    let program = plan(&spec, &facts, &PlanOptions::new("/bundle")).expect("it compiles");
+    let text = program.to_string();
+    let lines: Vec<_> = text
+        .lines()
+        .filter_map(|l| l.strip_prefix("child  mount "))
+        .map(|l| l.split(" # ").next().unwrap_or_default().trim_end())
+        .collect();
+    let with = |start: &str| {
+        *lines
+            .iter()
+            .find(|l| l.starts_with(start))
+            .unwrap_or_else(|| panic!("{start}: {text}"))
+    };
+    let context = " context=u:r:t:s0:c1,c2 on ";
+    assert!(with("tmpfs source=tmpfs mode=755").contains(context), "{text}");
+    assert!(with("tmpfs mode=755").contains(context), "the cgroups' own: {text}");
+    assert!(
+        with("tmpfs source=tmpfs context").contains(" context=a:b:c:s0:c3,c4 on "),
+        "{text}"
+    );
+    assert!(with("mqueue").ends_with(" label u:r:t:s0:c1,c2"), "{text}");
+    for own in ["proc", "sysfs", "slot"] {
+        assert!(!with(own).contains("c1,c2"), "{own}: {text}");
+    }
+    assert!(
+        with("ext4").contains("context=\"u:r:t:s0:c1,c2\""),
+        "mount(2) splits at commas: {text}"
+    );
+    let labelled =
+        |step: &Step| matches!(&step.op, Op::Mask { label: Some(label), .. } if label.as_c_str() == c"u:r:t:s0:c1,c2");
+    assert_eq!(program.steps.iter().filter(|step| labelled(step)).count(), 2, "{text}");
+}
+
+#[test]
+fn others_are_joined_before_the_user_namespace_while_that_is_allowed() {
+    let mut spec = spec();
+    spec["linux"]["sysctl"] = json!({});
+    let of = |kind: &str| json!({ "type": kind, "path": format!("/proc/1/ns/{kind}") });
+    spec["linux"]["namespaces"] =
+        json!([{ "type": "mount" }, of("user"), of("uts"), of("pid"), of("network"), of("time")]);
+    spec["process"]["user"] = json!({ "uid": 0, "gid": 0 });
+    let joins = |privilege| {
+        let program = compile(&spec, privilege).expect("it compiles").to_string();
+        let words = program.lines().filter_map(|l| l.strip_prefix("join "));
+        words
+            .map(|l| l.split_whitespace().next().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(joins(Privilege::Full), ["uts", "network", "time", "pid", "user"]);
+    assert_eq!(joins(Privilege::None), ["user", "pid"]);
 }
 
 #[test]

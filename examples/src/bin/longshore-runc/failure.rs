@@ -171,6 +171,13 @@ pub(crate) fn start_error(error: RuntimeError, program: Option<&str>) -> anyhow:
                 _ => format!("exec {program}: {}", errno_text(source)),
             }
         }
+        // Some look for the beginning of runc's words, "error mounting ... to rootfs at ...".
+        _ if field.starts_with("mounts[") => {
+            format!(
+                "error during container init: error mounting {error}: {}",
+                errno_text(source)
+            )
+        }
         _ => {
             return anyhow::Error::new(error)
                 .context("error during container init")

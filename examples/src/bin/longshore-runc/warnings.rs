@@ -1,4 +1,4 @@
-//! What the libraries warn of, into the log.
+//! What the libraries warn of, and with `--debug` what they do, into the log.
 
 use std::fmt::{self, Write as _};
 
@@ -8,7 +8,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::log::Log;
 
-/// Sends warnings and errors of the libraries to the log, from all threads.
+/// Sends warnings and errors of the libraries to the log, from all threads; with `--debug`, also what they say for debugging.
 pub(crate) fn to_log(log: Log) {
     // Set twice it stays as it was.
     let _ = tracing::subscriber::set_global_default(ToLog { log });
@@ -20,13 +20,22 @@ struct ToLog {
 
 impl Subscriber for ToLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::WARN
+        let most = if self.log.is_verbose() {
+            Level::DEBUG
+        } else {
+            Level::WARN
+        };
+        *metadata.level() <= most && metadata.target().starts_with("longshore")
     }
 
     fn event(&self, event: &Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
-        self.log.warn(&line.text());
+        if *event.metadata().level() <= Level::WARN {
+            self.log.warn(&line.text());
+        } else {
+            self.log.debug(|| line.text());
+        }
     }
 
     // Spans say nothing that a line needs.

@@ -19,7 +19,7 @@ use crate::local::create::{Pending, claim, connect, limits};
 use crate::local::process::Watched;
 use crate::local::record::{ProcessName, Record};
 use crate::local::{Shared, hooks};
-use crate::{Drained, Error, Keyring, Lifetime, Reaper, Result, Stdio};
+use crate::{Drained, Error, Keyring, Lifetime, Reaper, Result, Stdio, resctrl};
 
 const LOG: &str = "restore.log";
 /// Where the root filesystem is bound, in the container's state directory and in a mount namespace of its own.
@@ -39,6 +39,9 @@ pub(in crate::local) fn restore(shared: &Shared, asked: RestoreRequest) -> Resul
     } = asked;
     let bundle = std::path::absolute(&bundle).map_err(io_error(format!("find the bundle {}", bundle.display())))?;
     check_version(&criu)?;
+    if let Some(wanted) = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) {
+        resctrl::check(wanted, shared.facts.resctrl.as_deref())?;
+    }
     let limits = limits(shared, &spec)?;
     let directories = Directories::open(&criu, LOG)?;
     let pipes = pipes(&criu.images)?;
@@ -66,6 +69,7 @@ pub(in crate::local) fn restore(shared: &Shared, asked: RestoreRequest) -> Resul
         cgroups: cgroup.location().clone(),
         steps: 0,
         keyring: Keyring::default(),
+        resctrl: made.resctrl(),
         spec,
     };
     let root = dir.path().join(ROOT);
@@ -140,6 +144,9 @@ impl Restoring<'_> {
         let service = Service::start(&self.criu.program, stdio.as_ref(), &passed)?;
         drop(stdio);
         options.groups = self.join(service.pid())?;
+        if let Some(group) = &record.resctrl {
+            group.join(service.pid())?;
+        }
         let mut restored = None;
         let message = request(Kind::Restore, &options);
         let answer = service.talk(Kind::Restore, &message, |response, fd| {
