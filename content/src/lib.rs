@@ -66,7 +66,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use ext::ContentStoreExt;
 pub use hash::{Hasher, sha256};
 pub use layered::LayeredStore;
-pub use local::LocalStore;
+pub use local::{LocalBatch, LocalStore};
 pub use memory::MemoryStore;
 #[cfg(feature = "object-store")]
 pub use object::ObjectStoreContent;

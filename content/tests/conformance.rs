@@ -55,6 +55,81 @@ fn without_tokio() {
     futures::executor::block_on(on_disk());
 }
 
+// ---- A batch of commits
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn batch_of_a_local_store() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for (number, case) in conformance::cases().into_iter().enumerate() {
+        let store = LocalStore::open(directory.path().join(number.to_string()))
+            .await
+            .expect("a store");
+        eprintln!("conformance: {}", case.name);
+        let batch = store.batch();
+        case.run(Arc::new(batch.clone())).await;
+        batch.finish().await.expect("the rest becomes durable");
+        store.settle().await;
+        let found = Verifier::new(&store).all().await.expect("a walk");
+        assert!(found.problems.is_empty(), "{:?}", found.problems);
+    }
+}
+
+#[tokio::test]
+async fn a_batch_becomes_visible_at_its_end() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = LocalStore::open(directory.path()).await.expect("a store");
+    let texts = ["one", "two", "three", "four"];
+    let batch = store.batch();
+    for text in texts {
+        batch.put(text, text.into(), Expected::default()).await.expect("staged");
+        assert_eq!(batch.read(&sha256(text.as_bytes()), 10).await.expect("readable"), text);
+    }
+    assert!(batch.ingests().await.expect("a list").is_empty());
+    let walked: Vec<_> = futures::StreamExt::collect(store.walk()).await;
+    assert!(walked.is_empty(), "nothing is acknowledged yet: {walked:?}");
+    // Its reference is taken, and nobody waits for ever.
+    let request = IngestRequest {
+        reference: "one".into(),
+        expected: Expected::default(),
+    };
+    assert_eq!(
+        store.ingest(request.clone()).await.expect_err("held").kind(),
+        ErrorKind::InUse
+    );
+    store.settle().await;
+    // Somebody else may be faster.
+    put(&store, "two").await;
+    assert_eq!(batch.finish().await.expect("durable").len(), 4);
+    for text in texts {
+        store.verify(&sha256(text.as_bytes())).await.expect("whole");
+    }
+    assert!(store.ingests().await.expect("a list").is_empty());
+    drop(store.ingest(request).await.expect("it is free"));
+}
+
+#[tokio::test]
+async fn a_batch_that_is_dropped_leaves_what_can_be_resumed() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = LocalStore::open(directory.path()).await.expect("a store");
+    let request = || IngestRequest {
+        reference: "a".into(),
+        expected: Expected {
+            digest: Some(sha256(b"staged")),
+            size: Some(6),
+        },
+    };
+    let batch = store.batch();
+    let mut ingest = batch.ingest(request()).await.expect("begun");
+    ingest.write("staged".into()).await.expect("written");
+    ingest.commit(Expected::default()).await.expect("staged");
+    drop(batch);
+    assert!(!store.contains(&sha256(b"staged")).await.expect("an answer"));
+    let ingest = store.ingest(request()).await.expect("resumed");
+    assert_eq!(ingest.status().offset, 6);
+    ingest.commit(Expected::default()).await.expect("committed");
+    store.verify(&sha256(b"staged")).await.expect("whole");
+}
+
 // ---- Layers of stores
 
 fn layered(private: Store) -> LayeredStore {

@@ -474,6 +474,137 @@ async fn a_writer_killed_at_any_moment_leaves_a_whole_store() {
     }
 }
 
+/// A blob of the process that is killed at random: most are short, one in five needs checkpoints.
+fn blob(number: usize) -> Bytes {
+    match number % 5 {
+        4 => (0..18)
+            .map(|part| piece(number + part))
+            .collect::<Vec<_>>()
+            .concat()
+            .into(),
+        _ => piece(number).slice(..number * 104_729 % PIECE),
+    }
+}
+
+/// Runs in a process of its own, to be killed: commits one blob after the other, and says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "is run by the test that kills it"]
+async fn child_that_commits() {
+    let store = LocalStore::open(std::env::var_os(ROOT).unwrap()).await.unwrap();
+    let first: usize = std::env::var(FIRST).unwrap().parse().unwrap();
+    for number in first.. {
+        let data = blob(number);
+        let request = IngestRequest {
+            reference: format!("blob-{number}"),
+            expected: promise(&data),
+        };
+        match store.ingest(request).await {
+            Err(error) => assert_eq!(error.kind(), ErrorKind::AlreadyExists),
+            Ok(mut ingest) => {
+                let offset = ingest.status().offset as usize;
+                println!("begun {number} {offset}");
+                for piece in data.slice(offset..).chunks(100_000) {
+                    ingest.write(Bytes::copy_from_slice(piece)).await.unwrap();
+                }
+                match number % 3 {
+                    0 => ingest.replace(Expected::default()).await.unwrap(),
+                    _ => ingest.commit(Expected::default()).await.unwrap(),
+                };
+            }
+        }
+        println!("committed {number}");
+    }
+}
+
+const FIRST: &str = "LONGSHORE_TEST_FIRST";
+
+/// What a child had said when it was killed.
+#[derive(Default)]
+struct Said {
+    committed: Vec<usize>,
+    /// The last one that it began, and where.
+    begun: Option<(usize, u64)>,
+}
+
+/// Lets the child commit so many blobs, and a little more, and kills it.
+fn kill_after(commits: usize, root: &Path, first: usize, later: std::time::Duration) -> Said {
+    let mut child = child("child_that_commits", root)
+        .env(FIRST, first.to_string())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut said = Said::default();
+    let mut take = |line: String| match line.split(' ').collect::<Vec<_>>()[..] {
+        ["committed", number] => said.committed.push(number.parse().unwrap()),
+        ["begun", number, offset] => said.begun = Some((number.parse().unwrap(), offset.parse().unwrap())),
+        _ => {}
+    };
+    let mut seen = 0;
+    while seen < commits {
+        let line = lines.next().expect("the child lives").unwrap();
+        seen += usize::from(line.starts_with("committed "));
+        take(line);
+    }
+    std::thread::sleep(later);
+    child.kill().unwrap();
+    // The last line may be torn; what it said of a number is then none.
+    lines.map_while(Result::ok).for_each(&mut take);
+    child.wait().unwrap();
+    said
+}
+
+/// `LONGSHORE_KILLS` says how many times.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_kills_at_random_moments() {
+    let kills: usize = std::env::var("LONGSHORE_KILLS").map_or(12, |kills| kills.parse().unwrap());
+    let (_directory, store) = fresh().await;
+    let (mut first, mut again, mut kept) = (0, 0, 0);
+    for round in 0..kills {
+        let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), round);
+        let later = std::time::Duration::from_micros(random % 40_000);
+        let said = kill_after(round % 4, store.root(), first, later);
+        let store = LocalStore::open(store.root()).await.unwrap();
+        for number in &said.committed {
+            let digest = sha256(&blob(*number));
+            assert!(store.contains(&digest).await.unwrap(), "blob {number} was acknowledged");
+        }
+        let found = Verifier::new(&store).all().await.unwrap();
+        assert!(found.problems.is_empty(), "{:?}", found.problems);
+        first = said.committed.last().map_or(first, |last| last + 1);
+        // At most the one that was begun is left, and it is resumed by the next child, or here by the last.
+        let left = store.ingests().await.unwrap();
+        assert!(left.len() <= 1, "{left:?}");
+        for ingest in left {
+            kept += ingest.offset;
+            if let Some((number, offset)) = said.begun
+                && ingest.reference == format!("blob-{number}")
+            {
+                assert!(ingest.offset >= offset, "what was resumed once is not lost: {ingest:?}");
+                again += blob(number).len() as u64 - ingest.offset;
+            }
+        }
+    }
+    let data = blob(first);
+    let reference = format!("blob-{first}");
+    match store
+        .ingest(IngestRequest {
+            reference,
+            expected: promise(&data),
+        })
+        .await
+    {
+        Err(error) => assert_eq!(error.kind(), ErrorKind::AlreadyExists),
+        Ok(mut ingest) => {
+            let offset = ingest.status().offset as usize;
+            ingest.write(data.slice(offset..)).await.unwrap();
+            ingest.commit(Expected::default()).await.unwrap();
+        }
+    }
+    store.verify(&sha256(&data)).await.unwrap();
+    assert_eq!(fs::read_dir(store.root().join("ingest")).unwrap().count(), 0);
+    eprintln!("{kills} kills, {first} blobs; partial ingests kept {kept} bytes, {again} were left to fetch");
+}
+
 // ---- Other processes and stores
 
 #[tokio::test]
@@ -607,8 +738,73 @@ async fn child_on_a_full_disk() {
     println!("done");
 }
 
+/// Runs there too: however little room there is, and so at whatever step it ends, a put is whole or did not happen.
+#[tokio::test]
+#[ignore = "is run by full_disk_at_every_step"]
+async fn child_with_little_room() {
+    let root = PathBuf::from(std::env::var_os(ROOT).unwrap());
+    let filler = root.with_file_name("filler");
+    let data = piece(0);
+    let (mut refused, mut stored) = (0, 0);
+    // The blob takes 256 pages, and a few more go with the files beside it.
+    for pages in (0..24).chain((24..248).step_by(16)).chain(248..280) {
+        let mut file = fs::File::create(&filler).unwrap();
+        while file.write_all(&[1; 4096]).is_ok() {}
+        let full = file.metadata().unwrap().len();
+        file.set_len(full.saturating_sub(pages * 4096)).unwrap();
+        // Or else it would keep the room when it is removed.
+        drop(file);
+        let put = async {
+            let store = LocalStore::open(&root).await?;
+            let put = store.put("a", data.clone(), promise(&data)).await;
+            store.settle().await;
+            put
+        };
+        let put = put.await;
+        fs::remove_file(&filler).unwrap();
+
+        let store = LocalStore::open(&root).await.unwrap();
+        let found = Verifier::new(&store).all().await.unwrap();
+        assert!(found.problems.is_empty(), "with {pages} pages: {:?}", found.problems);
+        match put {
+            Ok(_) => stored += 1,
+            Err(error) => {
+                refused += 1;
+                assert_eq!(error.kind(), ErrorKind::StorageFull, "with {pages} pages: {error:?}");
+                assert_eq!(found.blobs, 0, "with {pages} pages");
+                go_on(&store, &data).await.unwrap();
+            }
+        }
+        store.verify(&sha256(&data)).await.unwrap();
+        assert!(store.ingests().await.unwrap().is_empty(), "with {pages} pages");
+        store.settle().await;
+        let mut names: Vec<_> = fs::read_dir(&root)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        assert_eq!(
+            names,
+            ["blobs", "index.json", "ingest", "oci-layout"],
+            "with {pages} pages"
+        );
+        fs::remove_dir_all(&root).unwrap();
+    }
+    assert!(refused > 0 && stored > 0, "{refused} refused, {stored} stored");
+    println!("done");
+}
+
 #[test]
 fn full_disk() {
+    on_a_small_disk("child_on_a_full_disk");
+}
+
+#[test]
+fn full_disk_at_every_step() {
+    on_a_small_disk("child_with_little_room");
+}
+
+fn on_a_small_disk(child: &str) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().to_str().unwrap();
     let test = std::env::current_exe().unwrap();
@@ -616,7 +812,7 @@ fn full_disk() {
     let output = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-c", &script])
         .arg(test)
-        .args(["--exact", "child_on_a_full_disk", "--ignored", "--nocapture"])
+        .args(["--exact", child, "--ignored", "--nocapture"])
         .env(ROOT, directory.path().join("store"))
         .output();
     let output = match output {

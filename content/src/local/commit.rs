@@ -1,7 +1,7 @@
 //! From a complete ingest to a blob: proved, then durable, then visible, then its name durable.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::image::Digest;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -28,16 +28,21 @@ impl Writer {
         let committed = self
             .prove(&hasher, expected)
             .and_then(|digest| self.publish(digest, existing));
-        self.air.land(match &committed {
-            Ok(_) | Err(Error::AlreadyExists(_)) => Outcome::Committed,
-            Err(_) => Outcome::Abandoned,
-        });
-        self.throw_away(&committed);
+        self.landed(&committed);
         committed
     }
 
+    /// Tells followers the outcome, and removes what is of no more use.
+    pub(crate) fn landed(&mut self, committed: &Result<Info>) {
+        self.air.land(match committed {
+            Ok(_) | Err(Error::AlreadyExists(_)) => Outcome::Committed,
+            Err(_) => Outcome::Abandoned,
+        });
+        self.throw_away(committed);
+    }
+
     /// Size and digest are what both the request and the commit promised.
-    fn prove(&self, hasher: &Hasher, expected: &Expected) -> Result<Digest> {
+    pub(crate) fn prove(&self, hasher: &Hasher, expected: &Expected) -> Result<Digest> {
         // Not the handle's offset: what counts is what was written.
         let status = IngestStatus {
             offset: self.written,
@@ -60,19 +65,15 @@ impl Writer {
 
     fn publish(&self, digest: Digest, existing: Existing) -> Result<Info> {
         let layout = &self.air.store.layout;
-        let (blob, directory) = (layout.blob(&digest)?, layout.blobs(&digest));
-        if !directory.exists() {
-            make_directory(&directory)?;
-            sync_directory(&layout.root().join("blobs"))?;
-        }
+        let blob = layout.blob(&digest)?;
+        let directory = self.directory(&digest)?;
         if existing == Existing::Keep && fs::symlink_metadata(&blob).is_ok() {
             // Whoever was faster may not have made the name durable yet, and our caller takes this for success.
             sync_directory(&directory)?;
             return Err(Error::AlreadyExists(digest));
         }
         self.data.sync()?;
-        let created = self.data.file().metadata().and_then(|metadata| metadata.modified());
-        let created = created.during("reading", &self.air.shared.path)?;
+        let info = self.info(digest)?;
         let data = self.air.shared.path.join("data");
         let named = match existing {
             Existing::Keep => rename_to_new(&data, &blob),
@@ -81,7 +82,7 @@ impl Writer {
         match named {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 sync_directory(&directory)?;
-                return Err(Error::AlreadyExists(digest));
+                return Err(Error::AlreadyExists(info.digest));
             }
             named => named.during("renaming an ingest to", &blob)?,
         }
@@ -90,15 +91,32 @@ impl Writer {
             let _ = fs::remove_file(&blob);
             return Err(error);
         }
+        Ok(info)
+    }
+
+    /// The directory that the blob goes to; made, and durable, if it is the first of its algorithm.
+    pub(crate) fn directory(&self, digest: &Digest) -> Result<PathBuf> {
+        let layout = &self.air.store.layout;
+        let directory = layout.blobs(digest);
+        if !directory.exists() {
+            make_directory(&directory)?;
+            sync_directory(&layout.root().join("blobs"))?;
+        }
+        Ok(directory)
+    }
+
+    /// What the blob will be: a new name does not change when a file was written.
+    pub(crate) fn info(&self, digest: Digest) -> Result<Info> {
+        let created = self.data.file().metadata().and_then(|metadata| metadata.modified());
         Ok(Info {
             digest,
             size: self.written,
-            created,
+            created: created.during("reading", &self.air.shared.path)?,
         })
     }
 
     /// Removes what is left of the ingest, unless the same bytes can be committed by a later try.
-    fn throw_away(&mut self, committed: &Result<Info>) {
+    pub(crate) fn throw_away(&mut self, committed: &Result<Info>) {
         let Some(claim) = self.claim.take() else { return };
         let kept = match committed {
             Ok(_) | Err(Error::AlreadyExists(_)) => false,
@@ -117,7 +135,7 @@ impl Writer {
 }
 
 /// Renames to a name that must not exist.
-fn rename_to_new(from: &Path, to: &Path) -> std::io::Result<()> {
+pub(crate) fn rename_to_new(from: &Path, to: &Path) -> std::io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // A filesystem that can't (NFS, some FUSE): a link refuses an existing name as well.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::batch::{StageReply, Staged};
 use super::data::DataFile;
 use super::record::{from_nanos, to_nanos};
 use super::slots::Slot;
@@ -134,6 +135,7 @@ pub(crate) enum Command {
     Append(Bytes),
     Restart(oneshot::Sender<Result<()>>),
     Commit(Expected, Existing, oneshot::Sender<Result<Info>>),
+    Stage(Expected, StageReply),
 }
 
 /// What a commit does with a blob that is there under the same digest.
@@ -153,6 +155,8 @@ pub(crate) struct LocalIngest {
     pub(crate) slot: Arc<Slot>,
     /// A commit was asked for: whatever becomes of the handle, the thread brings it to its end.
     committing: bool,
+    /// The reference is not to be free soon: a batch holds it.
+    staged: bool,
 }
 
 impl LocalIngest {
@@ -162,6 +166,7 @@ impl LocalIngest {
             commands,
             slot,
             committing: false,
+            staged: false,
         }
     }
 
@@ -192,6 +197,18 @@ impl LocalIngest {
             .send(Command::Commit(expected, existing, reply))
             .map_err(|_| self.shared.lost())?;
         answer.await.map_err(|_| self.shared.lost())?
+    }
+
+    /// Proves the bytes, for a batch to make a blob of them.
+    pub(crate) async fn stage(&mut self, expected: Expected) -> Result<Staged> {
+        let (reply, answer) = oneshot::channel();
+        self.committing = true;
+        self.commands
+            .send(Command::Stage(expected, reply))
+            .map_err(|_| self.shared.lost())?;
+        let staged = answer.await.map_err(|_| self.shared.lost())??;
+        self.staged = true;
+        Ok(staged)
     }
 }
 
@@ -232,7 +249,9 @@ impl Ingest for LocalIngest {
 
 impl Drop for LocalIngest {
     fn drop(&mut self) {
-        self.slot.close();
+        if !self.staged {
+            self.slot.close();
+        }
         if !self.committing {
             lock(&self.shared.flight).finish(Outcome::Abandoned);
         }

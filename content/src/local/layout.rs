@@ -105,7 +105,10 @@ fn create_file(path: &Path, text: &str) -> Result<()> {
         return Ok(());
     }
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    write_file(&temporary, text.as_bytes(), Sync::Now)?;
+    if let Err(error) = write_file(&temporary, text.as_bytes(), Sync::Now) {
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
     // A link, not a rename: whoever was faster stays.
     let linked = fs::hard_link(&temporary, path);
     let _ = fs::remove_file(&temporary);

@@ -1,5 +1,6 @@
 //! The store on a local filesystem.
 
+mod batch;
 mod begin;
 mod claim;
 mod commit;
@@ -15,4 +16,5 @@ mod sweep;
 mod walk;
 mod writer;
 
+pub use batch::LocalBatch;
 pub use store::LocalStore;

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use super::begin::{LeftOver, begin};
 use super::claim::Claim;
 use super::data::DataFile;
+use super::ingest::LocalIngest;
 use super::layout::Layout;
 use super::slots::{Slot, Slots};
 use super::{sweep, walk};
@@ -81,6 +82,21 @@ impl LocalStore {
                 slot.freed().await;
             }
         }
+    }
+
+    /// Begins or resumes an ingest.
+    pub(super) async fn begin(&self, request: IngestRequest) -> Result<LocalIngest> {
+        let reservation = loop {
+            match self.0.slots.reserve(&request.reference) {
+                Ok(reservation) => break reservation,
+                Err(slot) if slot.is_closing() => slot.freed().await,
+                Err(_) => return Err(Error::InUse(request.reference)),
+            }
+        };
+        let beginning = Beginning(Some(reservation.slot.clone()));
+        let ingest = self.with(move |inner| begin(inner, reservation, &request)).await?;
+        beginning.done();
+        Ok(ingest)
     }
 
     async fn with<T: Send + 'static>(&self, work: impl FnOnce(&Arc<Inner>) -> T + Send + 'static) -> T {
@@ -179,17 +195,7 @@ impl ContentStore for LocalStore {
     }
 
     async fn ingest(&self, request: IngestRequest) -> Result<Box<dyn Ingest>> {
-        let reservation = loop {
-            match self.0.slots.reserve(&request.reference) {
-                Ok(reservation) => break reservation,
-                Err(slot) if slot.is_closing() => slot.freed().await,
-                Err(_) => return Err(Error::InUse(request.reference)),
-            }
-        };
-        let beginning = Beginning(Some(reservation.slot.clone()));
-        let ingest = self.with(move |inner| begin(inner, reservation, &request)).await?;
-        beginning.done();
-        Ok(Box::new(ingest))
+        Ok(Box::new(self.begin(request).await?))
     }
 
     async fn status(&self, reference: &str) -> Result<IngestStatus> {

@@ -114,6 +114,11 @@ impl Writer {
                     let _ = reply.send(done);
                     return;
                 }
+                Some(Command::Stage(expected, reply)) => {
+                    let staged = self.stage(&expected);
+                    let _ = reply.send(staged);
+                    return;
+                }
                 None => return self.park(),
             }
         }
