@@ -450,4 +450,31 @@ async fn a_selinux_label_is_a_containers_and_an_execs_and_binds() {
     spec["process"]["selinuxLabel"] = json!("some_u:some_r:nobody_t");
     let error = place.try_run(&spec).await.expect_err("there is no such type");
     assert!(chain(&error).starts_with("process.selinuxLabel"), "{}", chain(&error));
+
+    let mut spec = shell("cat /proc/self/mounts > /seen; echo end >> /seen; sleep 1000");
+    fs::remove_file(place.dir.path().join("rootfs/seen")).expect("the first one's");
+    spec["linux"]["mountLabel"] = json!("some_u:some_r:box_t");
+    spec["linux"]["maskedPaths"] = json!(["/proc/sys"]);
+    let id = running(&place, &spec, Keyring::Own).await;
+    support::wait_while_it_lives(&place, &id, || seen().contains("end")).await;
+    let pid = place.executor.state(&id).await.expect("a state").pid.expect("it lives");
+    let mut label = [0; 64];
+    let queue = rustix::fs::getxattr(format!("/proc/{pid}/root/dev/mqueue"), "security.selinux", &mut label);
+    place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
+    let seen = seen();
+    let labelled = |path: &str| {
+        let line = seen.lines().rev().find(|line| line.split(' ').nth(1) == Some(path));
+        line.unwrap_or_else(|| panic!("{path}: {seen}"))
+            .contains("context=some_u:some_r:box_t")
+    };
+    assert!(
+        ["/dev", "/dev/shm", "/proc/sys"].iter().all(|path| labelled(path)),
+        "{seen}"
+    );
+    assert!(
+        !labelled("/proc") && !labelled("/sys"),
+        "the kernel labels its own views: {seen}"
+    );
+    let queue = queue.map(|length| String::from_utf8_lossy(&label[..length]).replace('\0', ""));
+    assert_eq!(queue.as_deref(), Ok("some_u:some_r:box_t"));
 }
