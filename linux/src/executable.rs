@@ -1,6 +1,7 @@
 //! What `/proc/self/exe` leads to, and exchanging it: a process that is a copy of another can let go of that one's file.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
+use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::libc;
@@ -126,16 +127,50 @@ impl SealedExecutable {
                 done => return done,
             }
         }
+        // Without one it is on the same mount, and another has to be made: a copy of all of it would cost as much as the rest of a start.
+        if let Some(apart) = self.elsewhere.is_none().then(|| self.open_apart()).flatten() {
+            // SAFETY: the caller's promise is passed on.
+            match unsafe { self.replace_unchanged(&apart) }.and_then(|()| self.exchange()) {
+                Err(Errno::BUSY) => {}
+                done => return done,
+            }
+        }
         // SAFETY: the caller's promise is passed on.
         unsafe { self.replace_all(None) }?;
         self.exchange()
     }
 
+    /// The file through a read-only mount that is this process's alone, and gone when nothing of it is mapped any more.
+    fn open_apart(&self) -> Option<OwnedFd> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = open_tree(CWD, self.path.as_c_str(), flags).ok()?;
+        let read_only = AttrChange {
+            set: MountAttr::RDONLY,
+            ..AttrChange::default()
+        };
+        mount_setattr(&tree, c"", Depth::Mount, read_only).ok()?;
+        let mut path = [0u8; 32];
+        // Numbers are written without allocating.
+        write!(&mut path[..], "/proc/self/fd/{}\0", tree.as_raw_fd()).ok()?;
+        let path = CStr::from_bytes_until_nul(&path).ok()?;
+        let file = openat(
+            CWD,
+            path,
+            OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .ok()?;
+        self.is_the_program(&file).then_some(file)
+    }
+
+    fn is_the_program(&self, file: &OwnedFd) -> bool {
+        fstat(file).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.identity)
+    }
+
     fn open_by_path(&self) -> Option<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = openat(CWD, self.path.as_c_str(), flags, Mode::empty()).ok()?;
-        let stat = fstat(&file).ok()?;
-        ((stat.st_dev, stat.st_ino) == self.identity).then_some(file)
+        self.is_the_program(&file).then_some(file)
     }
 
     /// # Safety
@@ -150,6 +185,16 @@ impl SealedExecutable {
             }
         }
         Ok(())
+    }
+
+    /// The same where what has been written is a copy already.
+    ///
+    /// # Safety
+    /// As [`take_effect`](Self::take_effect); the file is the program's.
+    unsafe fn replace_unchanged(&self, file: &OwnedFd) -> Result<(), Errno> {
+        let mut unchanged = self.parts.iter().filter(|part| !part.changed);
+        // SAFETY: the caller's promise is passed on.
+        unchanged.try_for_each(|part| unsafe { map_again(part, file) })
     }
 
     fn exchange(&self) -> Result<(), Errno> {
