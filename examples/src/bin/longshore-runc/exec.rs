@@ -238,6 +238,18 @@ mod tests {
         assert_eq!((process.cwd().to_str(), process.terminal()), (Some("/srv"), Some(true)));
     }
 
+    /// Elsewhere `-u 1` was root.
+    #[test]
+    fn cve_2026_30892_a_user_is_the_one_that_is_named() {
+        for (given, uid, gid) in [("1", 1, 0), ("0:1", 0, 1), ("1:1", 1, 1), ("10", 10, 0), ("01", 1, 0)] {
+            let process = changed(&["-u", given, "id", "id"]).expect("a user");
+            assert_eq!((process.user().uid(), process.user().gid()), (uid, gid), "{given}");
+        }
+        for given in ["root", "-1", "1:", ":1", "1:1:1", "4294967296", "1 ", "0x1"] {
+            assert!(changed(&["-u", given, "id", "id"]).is_err(), "{given}");
+        }
+    }
+
     #[test]
     fn a_file_without_a_user_is_the_containers() {
         let path = std::env::temp_dir().join(format!("longshore-process-{}.json", std::process::id()));
