@@ -143,6 +143,14 @@ pub enum Error {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// The stream of an archive failed.
+    #[error("{doing} an archive of images")]
+    Archive {
+        /// `reading` or `writing`.
+        doing: &'static str,
+        /// The stream's answer.
+        source: std::io::Error,
+    },
     /// Not a platform.
     #[error("'{platform}' is not a platform: {reason}; a platform looks like linux/amd64 or linux/arm64/v8")]
     InvalidPlatform {
@@ -244,7 +252,7 @@ impl Error {
             }
             Self::Content { .. } | Self::Keep { .. } => ErrorKind::Content,
             Self::Layout { source, .. } if source.kind() == std::io::ErrorKind::NotFound => ErrorKind::NotFound,
-            Self::Layout { .. } => ErrorKind::Unavailable,
+            Self::Layout { .. } | Self::Archive { .. } => ErrorKind::Unavailable,
             Self::InvalidPlatform { .. } | Self::Setup { .. } => ErrorKind::Invalid,
             Self::InvalidHost { .. } | Self::HostsFile { .. } => ErrorKind::Invalid,
             Self::NoHost { .. } => ErrorKind::Unsupported,

@@ -3,12 +3,13 @@
 //!
 //! [`RegistryClient`] speaks to registries: tokens, redirects, retries, mirrors ([`Hosts`]). [`OciLayout`] reads an image layout on disk through the same ports. A [`Pull`] brings an image into a content store,
 //! resuming what was cut; [`pull_everything`] brings all platforms, or an artifact that is no image; [`push_image`] and [`export_layout`] bring it out again.
+//! [`load_archive`] and [`save_archive`] read and write what `docker save` does.
 //!
 //! # What it is not for
 //! Unpacking: follow the layers' ingests with `longshore-bundle`.
 //!
 //! # Limitations
-//! Not here yet: archives of `docker save`.
+//! An archive that is compressed as a whole must be decompressed first. Layers are not converted from one compression to another.
 //!
 //! # Example
 //! ```
@@ -38,6 +39,7 @@
 
 #![forbid(unsafe_code)]
 
+mod archive;
 mod auth;
 mod client;
 #[cfg(feature = "conformance")]
@@ -55,6 +57,7 @@ mod pull;
 mod push;
 mod verify;
 
+pub use archive::{LoadedImage, SavedImage, load_archive, save_archive};
 pub use client::{Parts, PlainHttp, RegistryClient, RegistryClientBuilder, RetryPolicy, Uploads};
 pub use credentials::{Anonymous, DockerConfig, Static};
 pub use error::{Error, ErrorKind, Result};

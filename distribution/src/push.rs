@@ -94,7 +94,7 @@ async fn mounted(pusher: &dyn Pusher, reference: &Reference, blob: &Descriptor, 
 }
 
 /// Everything below the target, each blob once: indexes and manifests by their depth, and below all of them the blobs.
-async fn levels(content: &dyn ContentStore, target: &Descriptor) -> Result<Vec<Vec<Descriptor>>> {
+pub(crate) async fn levels(content: &dyn ContentStore, target: &Descriptor) -> Result<Vec<Vec<Descriptor>>> {
     let mut levels: Vec<Vec<Descriptor>> = Vec::new();
     let mut blobs = Vec::new();
     let mut here = vec![target.clone()];

@@ -1,5 +1,7 @@
 //! What registries do wrong, and what a pull makes of it: success, or one clear error with nothing unverified visible.
 
+#[path = "cases/archives.rs"]
+mod archives;
 #[path = "cases/artifacts.rs"]
 mod artifacts;
 #[path = "support/image.rs"]
