@@ -482,3 +482,45 @@ fn damaged_metadata_is_recovered_from() {
     assert_eq!(site.ok(&["images", "-q"]), format!("{name}\n"));
     assert_eq!(site.ok(&["run", "--rm", "--name", "again", name]), "again\n");
 }
+
+#[test]
+fn what_a_container_changed_and_an_image_of_it() {
+    let site = match Site::new() {
+        Ok(site) => site,
+        Err(why) => return skip(&why),
+    };
+    let script = "echo new >/etc/new; echo more >>/etc/passwd; rm /etc/not-a-program";
+    // `rm` is busybox's own word for it.
+    site.ok(&[
+        "run",
+        "--name",
+        "box",
+        "--entrypoint",
+        "/bin/busybox",
+        IMAGE,
+        "sh",
+        "-c",
+        &script.replace("rm ", "busybox rm "),
+    ]);
+    // The image has no directories to mount these on.
+    let expected = "A /dev\nC /etc\nA /etc/new\nD /etc/not-a-program\nC /etc/passwd\nA /proc\nA /sys\n";
+    assert_eq!(site.ok(&["diff", "box"]), expected);
+    let digest = site.ok(&[
+        "commit",
+        "-m",
+        "a word",
+        "-c",
+        "CMD [\"cat\", \"/etc/new\"]",
+        "--pause=false",
+        "box",
+        "made:2",
+    ]);
+    assert!(digest.starts_with("sha256:"), "{digest}");
+    assert!(site.ok(&["images", "-q"]).contains("docker.io/library/made:2"));
+    assert_eq!(site.ok(&["run", "--rm", "made:2"]), "new\n");
+    let (code, text) = site.fails(&["commit", "-c", "RUN x", "box", "made:3"]);
+    assert!(code == 125 && text.contains("RUN is not one of CMD"), "{code} {text}");
+    assert_eq!(site.fails(&["diff", "nobody"]).0, 125);
+    site.ok(&["rm", "box"]);
+    assert_eq!(site.ok(&["ps", "-aq"]), "");
+}

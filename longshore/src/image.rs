@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use longshore_bundle::{Unpacker, chain_ids};
 use longshore_content::ContentStoreExt;
-use longshore_distribution::{Keeper, Pull, PullOptions, PullProgress, PullSource, Reference, ResolvedImage};
+use longshore_distribution::{Keeper, Pull, PullOptions, PullProgress, PullSource, Reference};
 use longshore_events::EventKind;
 use longshore_metadata::{Batch, Key, Kind, MetadataStore, MetadataStoreExt, Record, Resource, Value};
 use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageManifest, Platform};
@@ -136,7 +136,7 @@ impl Engine {
 
     async fn pull_image(&self, reference: &Reference, options: PullOptions) -> Result<Image> {
         let doing = || format!("pulling {reference}");
-        let holder = Arc::new(Holder::new(self).await.at(doing())?);
+        let holder = Arc::new(Holder::new(self, "pull").await.at(doing())?);
         let options = PullOptions {
             keeper: Some(holder.clone()),
             ..options
@@ -150,7 +150,7 @@ impl Engine {
             .at(doing())?;
         let image = pull.image().clone();
         holder
-            .hold_snapshots(&image, self.snapshotter.name())
+            .hold_snapshots(&image.config, self.snapshotter.name())
             .await
             .at(doing())?;
         let unpacker = Unpacker::with_options(self.content(), self.snapshotter(), self.privilege.unpack_options());
@@ -160,7 +160,9 @@ impl Engine {
         let (fetched, unpacked) = tokio::join!(pull.finish(), unpacking);
         fetched.at(doing())?;
         let unpacked = unpacked.at(format!("unpacking {reference}"))?;
-        self.register(reference, &image, &holder).await?;
+        let manifest = image.manifest_descriptor.digest();
+        self.register(&reference.whole(), &image.target, manifest, &holder)
+            .await?;
         Ok(Image {
             inner: Arc::new(Inner {
                 name: reference.whole(),
@@ -173,22 +175,20 @@ impl Engine {
     }
 
     /// Writes the name and lets go of the lease, together.
-    async fn register(&self, reference: &Reference, image: &ResolvedImage, holder: &Holder) -> Result<()> {
-        let name = reference.whole();
+    pub(crate) async fn register(
+        &self,
+        name: &str,
+        target: &Descriptor,
+        manifest: &Digest,
+        holder: &Holder,
+    ) -> Result<()> {
+        let name = name.to_owned();
         let key = Key::image(&self.namespace, &name);
         let doing = format!("registering {name}");
         let known = self.metadata.get(&key).await.at(&doing)?;
         let mut labels = known.as_ref().map(|record| record.labels.clone()).unwrap_or_default();
-        labels.insert(
-            MANIFEST_LABEL.to_owned(),
-            image.manifest_descriptor.digest().to_string(),
-        );
-        let value = Value::Image(
-            longshore_metadata::Image {
-                target: image.target.clone(),
-            }
-            .into(),
-        );
+        labels.insert(MANIFEST_LABEL.to_owned(), manifest.to_string());
+        let value = Value::Image(longshore_metadata::Image { target: target.clone() }.into());
         let unchanged = known
             .as_ref()
             .is_some_and(|record| record.value == value && record.labels == labels);
@@ -296,7 +296,7 @@ impl Engine {
 }
 
 /// Parses a reference, or says what a good one looks like.
-fn parse_reference(name: &str) -> Result<Reference> {
+pub(crate) fn parse_reference(name: &str) -> Result<Reference> {
     name.parse()
         .map_err(|error: oci_spec::distribution::ParseError| Error::Distribution {
             doing: "reading an image's name".to_owned(),
@@ -325,14 +325,15 @@ fn chain_id_of(image: &str, config: &ImageConfiguration) -> Result<Option<String
 
 /// Holds, by a lease, what a pull brings in until the image's name does.
 #[derive(Debug)]
-struct Holder {
+pub(crate) struct Holder {
     metadata: Arc<dyn MetadataStore>,
     lease: Key,
 }
 
 impl Holder {
-    async fn new(engine: &Engine) -> longshore_metadata::Result<Self> {
-        let id = format!("pull-{}-{}", std::process::id(), unique());
+    /// `what` makes something that is not held otherwise.
+    pub(crate) async fn new(engine: &Engine, what: &str) -> longshore_metadata::Result<Self> {
+        let id = format!("{what}-{}-{}", std::process::id(), unique());
         let expires = SystemTime::now() + PULL_LEASE;
         engine
             .metadata
@@ -344,15 +345,26 @@ impl Holder {
         })
     }
 
-    async fn hold(&self, resources: &[Resource]) -> longshore_metadata::Result<()> {
+    /// Lets go of all at once, when nothing came of it.
+    pub(crate) async fn let_go(&self) {
+        if let Err(error) = self.metadata.apply(Batch::new().delete(self.lease.clone())).await {
+            tracing::debug!(%error, "a lease was left to expire");
+        }
+    }
+
+    pub(crate) async fn hold(&self, resources: &[Resource]) -> longshore_metadata::Result<()> {
         self.metadata
             .hold(&self.lease.namespace, &self.lease.id, resources)
             .await?;
         Ok(())
     }
 
-    async fn hold_snapshots(&self, image: &ResolvedImage, snapshotter: &str) -> longshore_metadata::Result<()> {
-        let diff_ids = image.config.rootfs().diff_ids();
+    pub(crate) async fn hold_snapshots(
+        &self,
+        config: &ImageConfiguration,
+        snapshotter: &str,
+    ) -> longshore_metadata::Result<()> {
+        let diff_ids = config.rootfs().diff_ids();
         let diff_ids: Vec<Digest> = diff_ids.iter().filter_map(|digest| digest.parse().ok()).collect();
         let chain = chain_ids(&diff_ids).into_iter();
         self.hold(
@@ -373,7 +385,7 @@ impl Keeper for Holder {
 }
 
 /// A number that this process gives out once.
-fn unique() -> u64 {
+pub(crate) fn unique() -> u64 {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)

@@ -71,6 +71,7 @@
 #![forbid(unsafe_code)]
 
 mod collect;
+mod commit;
 mod container;
 mod create;
 mod engine;
@@ -88,6 +89,7 @@ mod supervise;
 mod verify;
 
 pub use collect::{Collecting, Collection, DiskUsage, Schedule, Share};
+pub use commit::{CommitBuilder, Instruction};
 pub use container::Container;
 pub use create::ContainerBuilder;
 pub use engine::{DEFAULT_NAMESPACE, Engine};

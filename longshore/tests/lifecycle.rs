@@ -1,5 +1,7 @@
 //! What is told of processes that end, and what is taken back of containers that were never whole.
 
+#[path = "cases/commit.rs"]
+mod commit;
 mod support;
 
 use std::collections::BTreeMap;

@@ -58,7 +58,7 @@ mod usage;
 pub use apply::{Applied, ApplyOptions, Compression, Limits, Ownership, Skipped, apply_layer};
 pub use detect::detect;
 pub use diff::{
-    Change, ChangeKind, DiffOptions, Diffed, LeftOut, changes, diff_layer, diff_snapshot, snapshot_changes,
+    Change, ChangeKind, Compressor, DiffOptions, Diffed, LeftOut, changes, diff_layer, diff_snapshot, snapshot_changes,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use native::NativeSnapshotter;

@@ -38,6 +38,15 @@ impl Compression {
         }
     }
 
+    /// The media type of a layer compressed so, in an OCI image.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::None => "application/vnd.oci.image.layer.v1.tar",
+            Self::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Self::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+        }
+    }
+
     /// What the first bytes of a layer are, by their magic number. Four bytes are enough.
     pub fn of_bytes(start: &[u8]) -> Self {
         match start {

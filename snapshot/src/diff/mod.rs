@@ -1,6 +1,7 @@
 //! Making a layer out of what changed in a snapshot.
 
 mod compare;
+mod compress;
 mod content;
 mod found;
 mod header;
@@ -17,6 +18,7 @@ use longshore_linux::Mount;
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
+pub use self::compress::Compressor;
 pub use self::options::{Change, ChangeKind, DiffOptions, Diffed, LeftOut};
 pub use self::snapshot::{diff_snapshot, snapshot_changes};
 

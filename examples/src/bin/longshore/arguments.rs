@@ -57,6 +57,10 @@ pub(crate) enum Command {
     Kill(Kill),
     /// Remove containers that have stopped
     Rm(Rm),
+    /// Make an image of a container and what it changed
+    Commit(Commit),
+    /// List what a container changed: A for added, C for changed, D for deleted
+    Diff(Diff),
     /// Remove images, and free what nothing needs any more
     Rmi(Rmi),
     /// Free what no image and no container needs any more
@@ -247,6 +251,33 @@ pub(crate) struct Rm {
     /// The containers
     #[arg(required = true)]
     pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Commit {
+    /// Who made it
+    #[arg(short, long, value_name = "NAME <EMAIL>")]
+    pub(crate) author: Option<String>,
+    /// A sentence for its history
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) message: Option<String>,
+    /// Change its config, as a Dockerfile would: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    pub(crate) change: Vec<String>,
+    /// Pause the container meanwhile
+    #[arg(short, long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) pause: bool,
+    /// The container
+    pub(crate) container: String,
+    /// The image's name
+    pub(crate) image: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// The container
+    pub(crate) container: String,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@
 //! watched through the executor alone, which any number of processes may use.
 
 mod arguments;
+mod commit;
 mod containers;
 mod content;
 mod events;
@@ -80,6 +81,8 @@ async fn perform(site: &open::Site, command: Command) -> anyhow::Result<u8> {
         Command::Pull(pull) => images::pull(site, pull).await,
         Command::Images(list) => images::list(site, list).await,
         Command::Rmi(remove) => images::remove(site, remove).await,
+        Command::Commit(made) => commit::commit(site, made).await,
+        Command::Diff(diff) => commit::diff(site, diff).await,
         Command::Run(run) => run::run(site, *run).await,
         Command::Ps(list) => containers::list(site, list).await,
         Command::Exec(exec) => exec::exec(site, exec).await,

@@ -1,0 +1,146 @@
+//! Images made of containers.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use longshore::distribution::push_image;
+use longshore::snapshot::Compression;
+use longshore::{Container, DeleteMode, Engine, ErrorKind, Image, Io, Status};
+use longshore_examples::quickstart::serve_host_image;
+use longshore_testing::{require_root, require_tool, skip};
+
+/// A container that changed something and runs on.
+async fn changed(engine: &Engine, image: &Image, id: &str) -> Container {
+    let script = "echo marker >/etc/marker; mkdir /new; echo x >/new/file; exec sleep 60";
+    let builder = engine.container(id).image(image).args(["/bin/sh", "-c", script]);
+    let container = builder.io(Io::null()).create().await.expect("created");
+    container.start().await.expect("started");
+    // What it does, it does in its own time.
+    loop {
+        let changes = container.changes().await.expect("changes");
+        if changes.iter().any(|change| change.to_string() == "A /new/file") {
+            return container;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn exit_code(engine: &Engine, image: &Image, id: &str, script: &str) -> u32 {
+    let builder = engine.container(id).image(image).args(["/bin/sh", "-c", script]);
+    let container = builder.io(Io::null()).create().await.expect("created");
+    container.run().await.expect("run").code
+}
+
+const CHECK: &str = "read word </etc/marker && test \"$word\" = marker && test \"$MODE\" = made && test -e /new/file";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_becomes_an_image() {
+    if let Err(why) = require_root() {
+        return skip(&why);
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let registry = serve_host_image().await.expect("a registry");
+    let engine = Engine::open(folder.path().join("one")).await.expect("an engine");
+    let base_name = format!("{}/demo/host:latest", registry.host());
+    let base = engine.pull(&base_name).await.expect("pulled");
+    let container = changed(&engine, &base, "c").await;
+
+    let name = format!("{}/demo/made:1", registry.host());
+    let made = container
+        .commit(&name)
+        .author("somebody")
+        .comment("a word")
+        .instruction("ENV MODE=made".parse().expect("an instruction"))
+        .await
+        .expect("committed");
+    assert_eq!(container.state().await.expect("a state").status, Status::Running);
+    assert_eq!(made.name(), name);
+    assert_eq!(made.manifest().layers().len(), base.manifest().layers().len() + 1);
+    let history = made.config().history().as_ref().expect("a history");
+    assert_eq!(
+        history.last().and_then(|entry| entry.comment().as_deref()),
+        Some("a word")
+    );
+    assert_eq!(made.config().architecture(), base.config().architecture());
+    container.delete(DeleteMode::Force).await.expect("deleted");
+
+    // It needs neither the container nor the name of its base.
+    engine.remove_image(&base_name).await.expect("removed");
+    let report = engine.collect().await.expect("collected");
+    assert_eq!(exit_code(&engine, &made, "d", CHECK).await, 0, "{report:?}");
+    assert!(
+        engine
+            .snapshotter
+            .walk()
+            .await
+            .expect("a list")
+            .iter()
+            .all(|info| !info.key.starts_with("diff-")),
+        "nothing is left of the comparison"
+    );
+
+    // And it can go elsewhere.
+    let reference = name.parse().expect("a reference");
+    push_image(&*engine.pusher, &*engine.content, &reference, made.target())
+        .await
+        .expect("pushed");
+    let other = Engine::open(folder.path().join("other")).await.expect("an engine");
+    let pulled = other.pull(&name).await.expect("pulled");
+    assert_eq!(pulled.target().digest(), made.target().digest());
+    assert_eq!(exit_code(&other, &pulled, "e", CHECK).await, 0);
+    match require_tool("skopeo") {
+        Err(why) => skip(&why),
+        Ok(skopeo) => {
+            let mut command = std::process::Command::new(skopeo);
+            command.args(["copy", "--src-tls-verify=false", &format!("docker://{name}")]);
+            command.arg(format!("oci:{}:t", folder.path().join("layout").display()));
+            // The registry is served by this runtime.
+            let copied = tokio::task::block_in_place(|| command.output().expect("skopeo"));
+            assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_changes_make_the_same_image() {
+    let Some(crate::support::Site {
+        folder: _folder,
+        engine,
+        image,
+    }) = crate::support::Site::open().await
+    else {
+        return;
+    };
+    let epoch = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let mut digests = Vec::new();
+    for _ in 0..2 {
+        let container = changed(&engine, &image, "same").await;
+        let made = container
+            .commit("example.localhost/made")
+            .created(epoch)
+            .compression(Compression::Zstd)
+            .without_pause()
+            .await
+            .expect("committed");
+        digests.push(made.target().digest().clone());
+        container.delete(DeleteMode::Force).await.expect("deleted");
+    }
+    assert_eq!(digests[0], digests[1]);
+    let names: Vec<_> = engine
+        .images()
+        .await
+        .expect("a list")
+        .iter()
+        .map(|image| image.name().to_owned())
+        .collect();
+    assert!(names.contains(&"example.localhost/made:latest".to_owned()), "{names:?}");
+
+    let container = changed(&engine, &image, "orphan").await;
+    let error = container.commit("Not A Name").await.expect_err("no name");
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    engine.remove_image(image.name()).await.expect("removed");
+    let error = container.commit("example.localhost/made").await.expect_err("no base");
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    container.delete(DeleteMode::Force).await.expect("deleted");
+    let error = container.changes().await.expect_err("no container");
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
