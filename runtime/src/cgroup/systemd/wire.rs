@@ -242,7 +242,12 @@ impl<'a> Reader<'a> {
             .ok_or(Malformed)?;
         let mut values = Vec::new();
         while self.at < end {
+            let before = self.at;
             values.push(self.value(of, depth + 1)?);
+            // A struct of nothing is no type, and an array of them would have no end.
+            if self.at == before {
+                return Err(Malformed);
+            }
         }
         if self.at != end {
             return Err(Malformed);
@@ -322,6 +327,14 @@ mod tests {
         assert_eq!(bytes[..8], text);
         assert_eq!(bytes[8..12], array[..4]);
         assert_eq!(bytes[16..], array[8..]);
+    }
+
+    #[test]
+    fn an_array_of_nothing_ends() {
+        for signature in ["a()", "a(}", "a{}", "a(())"] {
+            let bytes = [4, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            assert!(Reader::new(&bytes).values(signature).is_err(), "{signature}");
+        }
     }
 
     proptest! {
