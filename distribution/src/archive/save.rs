@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
@@ -72,8 +72,13 @@ fn write(
     let mut add = |path: &str, size: u64, bytes: &mut dyn Read| {
         let mut header = tar::Header::new_ustar();
         header.set_size(size);
-        header.set_mode(0o644);
         header.set_mtime(0);
+        if path.ends_with('/') {
+            header.set_entry_type(tar::EntryType::Directory);
+            header.set_mode(0o755);
+        } else {
+            header.set_mode(0o644);
+        }
         tar.append_data(&mut header, path, bytes)
     };
     let layout = br#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -83,6 +88,15 @@ fn write(
         (docker::NAME, listed),
     ] {
         add(path, bytes.len() as u64, &mut &bytes[..])?;
+    }
+    // A directory that no entry names is made for root by some readers, which an ordinary user can't do.
+    let directories: BTreeSet<&str> = blobs
+        .keys()
+        .filter_map(|path| path.rsplit_once('/'))
+        .map(|(parent, _)| parent)
+        .collect();
+    for path in std::iter::once("blobs").chain(directories) {
+        add(&format!("{path}/"), 0, &mut io::empty())?;
     }
     for (path, (blob, size)) in blobs {
         let mut counted = Counted {
