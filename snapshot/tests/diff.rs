@@ -449,8 +449,8 @@ fn script(deeds: &[(u8, String, String)]) -> String {
     let mut text = "set +e; exec 2>/dev/null; umask 022\n".to_owned();
     for (n, (kind, path, other)) in deeds.iter().enumerate() {
         text += &match kind {
-            // Writing to a FIFO would wait for a reader.
-            0 | 1 => format!("mkdir -p $(dirname {path}); [ -p {path} ] || echo {n} >{path}"),
+            // No FIFO: what opens one waits for the other side, and for ever.
+            0 | 1 => format!("mkdir -p $(dirname {path}); echo {n} >{path}"),
             2 => format!("mkdir -p {path}"),
             3 => format!("rm -rf {path}"),
             4 => format!("rm -rf {path}; mkdir -p {path}; rm -rf {path}/c; echo {n} >{path}/c"),
@@ -459,7 +459,7 @@ fn script(deeds: &[(u8, String, String)]) -> String {
             7 => format!("ln -s {other} {path}"),
             8 => format!("chmod {}{}{} {path}", n % 8, (n + 3) % 8, n % 5),
             9 => format!("setfattr -n user.x -v {n} {path}"),
-            10 => format!("mkfifo {path}"),
+            10 => format!("mknod {path} c 1 3"),
             _ => format!("cp -a {path} {other}"),
         };
         text.push('\n');
