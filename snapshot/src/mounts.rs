@@ -64,3 +64,14 @@ fn split_dirs(list: &str) -> Vec<PathBuf> {
     }
     dirs.into_iter().map(PathBuf::from).collect()
 }
+
+/// An overlay mount with these options, for tests.
+#[cfg(test)]
+pub(crate) fn overlay(options: &[&str]) -> Mount {
+    Mount {
+        fs_type: "overlay".into(),
+        source: "overlay".into(),
+        target: None,
+        options: options.iter().map(ToString::to_string).collect(),
+    }
+}

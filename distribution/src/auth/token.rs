@@ -9,7 +9,8 @@ use url::Url;
 
 use super::Scope;
 use super::challenge::Challenge;
-use crate::client::http::{Call, Http, Payload, Tries, failure_reason, read_bounded};
+use crate::client::answer::{failure_reason, read_bounded};
+use crate::client::http::{Call, Http, Payload, Tries};
 use crate::{Credential, Error, Result};
 
 /// The largest answer of a token server that is read.

@@ -1,5 +1,6 @@
 //! The client of one or many registries over HTTP.
 
+pub(crate) mod answer;
 mod builder;
 mod endpoint;
 mod foreign;

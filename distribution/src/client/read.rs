@@ -9,11 +9,12 @@ use longshore_content::sha256;
 use oci_spec::distribution::Reference;
 use oci_spec::image::{Descriptor, Digest};
 
+use super::answer::read_bounded;
 use super::builder::RegistryClient;
 use super::endpoint::Endpoint;
 use super::foreign;
 use super::host::checked;
-use super::http::{Call, read_bounded};
+use super::http::Call;
 use super::parts::{Whole, is_range, range};
 use crate::auth::Action;
 use crate::digest::digest_of;

@@ -10,10 +10,11 @@ use oci_spec::image::{Descriptor, Digest, ImageIndex, MediaType};
 use serde::Deserialize;
 use url::Url;
 
+use super::answer::read_bounded;
 use super::builder::RegistryClient;
 use super::endpoint::Endpoint;
 use super::host::checked;
-use super::http::{Call, Payload, read_bounded};
+use super::http::{Call, Payload};
 use crate::Result;
 use crate::auth::{Action, Scope};
 use crate::hosts::Capability;

@@ -2,9 +2,10 @@ use http::StatusCode;
 use http::header::WWW_AUTHENTICATE;
 use reqwest::Response;
 
+use super::answer::failure_reason;
 use super::builder::RegistryClient;
 use super::endpoint::Endpoint;
-use super::http::{Call, failure_reason};
+use super::http::Call;
 use crate::auth::{Action, Freshness, Refused, Scope, parse_challenges};
 use crate::{Error, Result};
 

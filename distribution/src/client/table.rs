@@ -44,6 +44,13 @@ pub(super) struct Table {
     known: Mutex<HashMap<String, Arc<Registry>>>,
 }
 
+/// Whether another host is asked after one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Before,
+    Last,
+}
+
 impl Table {
     pub(super) fn new(hosts: Hosts, manner: Manner) -> Self {
         Self {
@@ -102,8 +109,12 @@ impl Registry {
                 .iter()
                 .enumerate()
                 .map(|(at, host)| {
-                    let is_last = at + 1 == hosts.len();
-                    manner.endpoint(&name, host, &own, is_last).map(Arc::new)
+                    let place = if at + 1 == hosts.len() {
+                        Place::Last
+                    } else {
+                        Place::Before
+                    };
+                    manner.endpoint(&name, host, &own, place).map(Arc::new)
                 })
                 .collect::<Result<_>>()?,
             None => vec![Arc::new(manner.usual_endpoint(&name, own)?)],
@@ -237,7 +248,7 @@ impl Manner {
         ))
     }
 
-    fn endpoint(&self, registry: &str, host: &Host, own: &Url, is_last: bool) -> Result<Endpoint> {
+    fn endpoint(&self, registry: &str, host: &Host, own: &Url, place: Place) -> Result<Endpoint> {
         let is_itself = host.url.origin() == own.origin();
         let name = if is_itself {
             registry.to_owned()
@@ -245,7 +256,7 @@ impl Manner {
             authority(&host.url)
         };
         let mut retry = self.retry.clone();
-        if !is_last {
+        if place == Place::Before {
             retry.attempts = retry.attempts.min(ATTEMPTS_AT_MIRRORS);
         }
         let connect = |show| {

@@ -20,6 +20,13 @@ pub(super) struct Comparison {
     found: Found,
 }
 
+/// Which sides have a directory.
+#[derive(Clone, Copy)]
+enum On {
+    Both,
+    NewOnly,
+}
+
 struct Side {
     root: OwnedFd,
     path: PathBuf,
@@ -41,21 +48,23 @@ impl Comparison {
         if self.root_differs()? {
             self.found.add(Vec::new(), What::Put(ChangeKind::Changed));
         }
-        // Directories that both have, and those that only the new tree has.
-        let mut todo = vec![(Vec::new(), true)];
-        while let Some((path, both)) = todo.pop() {
-            self.look_into(&path, both, &mut todo)?;
+        let mut todo = vec![(Vec::new(), On::Both)];
+        while let Some((path, on)) = todo.pop() {
+            self.look_into(&path, on, &mut todo)?;
         }
         self.follow_links();
         Ok(self.found)
     }
 
-    fn look_into(&mut self, path: &[u8], both: bool, todo: &mut Vec<(Vec<u8>, bool)>) -> Result<()> {
+    fn look_into(&mut self, path: &[u8], on: On, todo: &mut Vec<(Vec<u8>, On)>) -> Result<()> {
         let Some(new_dir) = self.new.open_dir(path)? else {
             return Ok(());
         };
         let new_names = names(&new_dir).map_err(self.new.failed("reading", path))?;
-        let old_dir = if both { self.old.open_dir(path)? } else { None };
+        let old_dir = match on {
+            On::Both => self.old.open_dir(path)?,
+            On::NewOnly => None,
+        };
         let old_names = match &old_dir {
             Some(dir) => names(dir).map_err(self.old.failed("reading", path))?,
             None => BTreeSet::new(),
@@ -83,7 +92,7 @@ impl Comparison {
         (dir, name): (&[u8], &[u8]),
         new: (&OwnedFd, Stat),
         old: Option<(&OwnedFd, Stat)>,
-        todo: &mut Vec<(Vec<u8>, bool)>,
+        todo: &mut Vec<(Vec<u8>, On)>,
     ) -> Result<()> {
         let path = join(dir, name);
         if self.is_left_out(name, &new.1) {
@@ -106,8 +115,11 @@ impl Comparison {
             self.found.add_with_parents(path.clone(), What::Put(kind));
         }
         if at::file_type(&new.1) == FileType::Directory {
-            let both = old.is_some_and(|(_, stat)| at::file_type(&stat) == FileType::Directory);
-            todo.push((path, both));
+            let on = match old {
+                Some((_, stat)) if at::file_type(&stat) == FileType::Directory => On::Both,
+                _ => On::NewOnly,
+            };
+            todo.push((path, on));
         }
         Ok(())
     }

@@ -74,15 +74,7 @@ fn unusable(reason: impl Into<String>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn overlay(options: &[&str]) -> Mount {
-        Mount {
-            fs_type: "overlay".into(),
-            source: "overlay".into(),
-            target: None,
-            options: options.iter().map(ToString::to_string).collect(),
-        }
-    }
+    use crate::mounts::overlay;
 
     #[test]
     fn which_directories() {
