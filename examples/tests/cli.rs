@@ -87,6 +87,89 @@ impl Site {
 const IMAGE: &str = "layout.localhost/box:1";
 
 #[test]
+fn logs_of_either_form_are_rotated_and_read_back() {
+    let site = match Site::new() {
+        Ok(site) => site,
+        Err(why) => return skip(&why),
+    };
+    let script = "for i in 1 2 3 4 5 6 7 8 9; do echo out$i; echo err$i >&2; done; while [ ! -e /gate/open ]; do sleep 0.1; done; printf end";
+    let gate = site.path().join("gate");
+    std::fs::create_dir(&gate).expect("a folder");
+    let volume = format!("{}:/gate", gate.display());
+    for driver in ["json-file", "k8s-file"] {
+        let log = [
+            "--log-driver",
+            driver,
+            "--log-opt",
+            "max-size=400",
+            "--log-opt",
+            "max-file=9",
+        ];
+        let words = [
+            &["run", "-d", "--name", "talks", "-v", &volume],
+            &log[..],
+            &[IMAGE, "sh", "-c", script],
+        ]
+        .concat();
+        site.ok(&words);
+        let follow = site
+            .command(&["logs", "-f", "talks"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let follow = follow.expect("longshore");
+        let has = |bytes: &[u8], what: &str| String::from_utf8_lossy(bytes).contains(what);
+        loop {
+            let so_far = site.run(&["logs", "talks"]);
+            if has(&so_far.stdout, "out9") && has(&so_far.stderr, "err9") {
+                break;
+            }
+        }
+        std::fs::write(gate.join("open"), "").expect("a file");
+        let followed = follow.wait_with_output().expect("it ends with the container");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let lines = |name: &str| (1..10).map(|i| format!("{name}{i}\n")).collect::<String>();
+        assert_eq!(
+            text(&followed.stdout),
+            lines("out") + "end",
+            "what has no end of line is not lost"
+        );
+        assert_eq!(text(&followed.stderr), lines("err"));
+        assert!(
+            std::fs::read_dir(site.path().join("root/logs")).expect("logs").count() > 2,
+            "it was rotated"
+        );
+        let timed = site.ok(&["logs", "-t", "-n", "1", "talks"]);
+        assert!(timed.ends_with("Z end"), "{timed}");
+        assert_eq!(site.ok(&["logs", "--until", "1h", "talks"]), "");
+        site.ok(&["rm", "talks"]);
+        std::fs::remove_file(gate.join("open")).expect("it was there");
+        assert_eq!(
+            std::fs::read_dir(site.path().join("root/logs")).expect("logs").count(),
+            0
+        );
+    }
+    site.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "silent",
+        "--log-driver",
+        "none",
+        IMAGE,
+        "echo",
+        "x",
+    ]);
+    let (code, told) = site.fails(&["logs", "silent"]);
+    assert!(code == 125 && told.contains("--log-driver none"), "{told}");
+    let (code, told) = site.fails(&["run", "-d", "--log-opt", "max-file=3", IMAGE]);
+    assert!(code == 125 && told.contains("max-size"), "{told}");
+    let held = site.ok(&["run", "-dit", "--name", "held", IMAGE, "sh"]);
+    assert_eq!(held, "held\n");
+    site.ok(&["rm", "-f", "held", "silent"]);
+}
+
+#[test]
 fn run_in_the_foreground() {
     let site = match Site::new() {
         Ok(site) => site,

@@ -60,6 +60,7 @@ mod id;
 mod init;
 mod io;
 mod local;
+mod logs;
 mod plan;
 mod resctrl;
 mod stats;
@@ -77,6 +78,7 @@ pub use features::{SPEC_VERSION_MAX, SPEC_VERSION_MIN, features};
 pub use id::ContainerId;
 pub use io::{Drained, Io, OutputGuard, PipeEnds, Stdio, Streams, Terminal};
 pub use local::LinuxExecutor;
+pub use logs::{LogFile, LogFormat, LogReader, LogRecord, OutputStream};
 pub use plan::{HostFacts, PlanOptions, Privilege, Program, RootEntry, plan};
 pub use stats::{
     CpuStats, CpusetStats, HugetlbStats, IoEntry, IoStats, IoTables, MemoryStats, MemoryUse, MiscStats, PidsStats,

@@ -1,5 +1,6 @@
 //! The command line, as Docker's and podman's users know it.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -145,6 +146,12 @@ pub(crate) struct Run {
     /// Drop a capability, or ALL
     #[arg(long, value_name = "CAPABILITY")]
     pub(crate) cap_drop: Vec<String>,
+    /// How its output is kept when it runs in the background
+    #[arg(long, value_enum, default_value_t = LogDriver::JsonFile, value_name = "DRIVER")]
+    pub(crate) log_driver: LogDriver,
+    /// How much of it: `max-size=10m` for each file, `max-file=3` files
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) log_opt: Vec<LogOption>,
     /// The image; pulled when it is not here
     pub(crate) image: String,
     /// The command and its arguments, instead of the image's
@@ -156,6 +163,39 @@ pub(crate) struct Run {
 pub(crate) enum Network {
     None,
     Host,
+}
+
+/// By the names that Docker's and podman's users know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogDriver {
+    /// JSON lines, as Docker's
+    JsonFile,
+    /// The form of Kubernetes' container runtime interface, as podman's
+    K8sFile,
+    /// Not at all
+    None,
+}
+
+/// `max-size=SIZE` or `max-file=NUMBER`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogOption {
+    MaxSize(Size),
+    MaxFile(NonZeroU32),
+}
+
+impl FromStr for LogOption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some(("max-size", size)) => size.parse().map(Self::MaxSize),
+            Some(("max-file", count)) => match count.parse() {
+                Ok(count) => Ok(Self::MaxFile(count)),
+                Err(_) => Err(format!("'{count}' is not a number of files; write max-file=3")),
+            },
+            _ => Err("write max-size=10m or max-file=3".to_owned()),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -200,8 +240,36 @@ pub(crate) struct Logs {
     /// The time before each line
     #[arg(short, long)]
     pub(crate) timestamps: bool,
+    /// Only so many lines, those at the end; or all
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value = "all")]
+    pub(crate) tail: Tail,
+    /// From this time on: 2026-01-31T12:00:00Z, seconds since 1970, or how long ago (90s, 10m, 2h, 3d)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Up to this time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
     /// The container
     pub(crate) container: String,
+}
+
+/// How many lines from the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tail {
+    All,
+    Last(usize),
+}
+
+impl FromStr for Tail {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse()) {
+            ("all", _) => Ok(Self::All),
+            (_, Ok(count)) => Ok(Self::Last(count)),
+            _ => Err(format!("'{text}' is not a number of lines, nor 'all'")),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -412,6 +480,18 @@ mod tests {
         for text in ["", "m", "-1", "1.5g", "99999999999g"] {
             assert!(text.parse::<Size>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn options_of_logs_are_dockers() {
+        let parse = |text: &str| text.parse::<LogOption>();
+        assert_eq!(parse("max-size=10m"), Ok(LogOption::MaxSize(Size(10 << 20))));
+        assert_eq!(parse("max-file=3"), Ok(LogOption::MaxFile(NonZeroU32::new(3).unwrap())));
+        for text in ["max-file=0", "max-size=", "compress=true", "max-size"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+        assert_eq!(("all".parse(), "7".parse()), (Ok(Tail::All), Ok(Tail::Last(7))));
+        assert!("-1".parse::<Tail>().is_err());
     }
 
     #[test]

@@ -60,7 +60,7 @@ fn as_text(entry: &Entry) -> Result<()> {
 }
 
 /// A time: in RFC 3339, as seconds since 1970, or as how long ago (`90s`, `10m`, `2h`, `3d`).
-fn moment(text: &str) -> Result<SystemTime> {
+pub(crate) fn moment(text: &str) -> Result<SystemTime> {
     if let Ok(seconds) = text.parse::<f64>() {
         let since = Duration::try_from_secs_f64(seconds).with_context(|| format!("'{text}' is no time"))?;
         return UNIX_EPOCH

@@ -1,61 +1,98 @@
 //! `logs`: the output of a container that runs in the background.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
-use std::time::Duration;
+use std::io::{ErrorKind, Write};
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use longshore::Status;
-use longshore::runtime::ContainerId;
+use longshore::runtime::{ContainerId, LogReader, LogRecord, OutputStream};
 
-use crate::arguments::Logs;
+use crate::arguments::{Logs, Tail};
+use crate::events::moment;
 use crate::open::Site;
 
-pub(crate) async fn print(site: &Site, logs: Logs) -> Result<u8> {
-    let id = ContainerId::new(&logs.container)?;
-    let path = site.log(&id);
-    let file = match File::open(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            site.executor()?.state(&id).await?;
-            anyhow::bail!("container {id} ran in the foreground: its output went where it was started from");
-        }
-        outcome => outcome.with_context(|| format!("opening {}", path.display()))?,
-    };
-    let mut reader = BufReader::new(file);
-    let mut line = String::new();
-    loop {
-        // The state is asked before reading to the end, so that the last lines are not missed.
-        let ended = !logs.follow
-            || site
-                .executor()?
-                .state(&id)
-                .await
-                .map_or(true, |s| s.status == Status::Stopped);
-        while reader.read_line(&mut line)? > 0 {
-            if !line.ends_with('\n') {
-                // Half a line: its rest is still to come.
-                break;
-            }
-            show(&line, logs.timestamps)?;
-            line.clear();
-        }
-        if ended {
-            return Ok(0);
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+/// How often a log that is followed is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What is asked for.
+struct Wanted {
+    since: Option<SystemTime>,
+    until: Option<SystemTime>,
+}
+
+impl Wanted {
+    fn has(&self, record: &LogRecord) -> bool {
+        self.since.is_none_or(|since| record.time >= since) && self.until.is_none_or(|until| record.time <= until)
     }
 }
 
-fn show(line: &str, timestamps: bool) -> Result<()> {
-    let record: serde_json::Value = serde_json::from_str(line).context("the log has a line that is not JSON")?;
-    let field = |name: &str| record.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
-    let text = match timestamps {
-        true => format!("{} {}", field("time"), field("log")),
-        false => field("log").to_owned(),
-    };
-    match field("stream") {
-        "stderr" => std::io::stderr().write_all(text.as_bytes())?,
-        _ => std::io::stdout().write_all(text.as_bytes())?,
+pub(crate) async fn print(site: &Site, logs: Logs) -> Result<u8> {
+    let id = ContainerId::new(&logs.container)?;
+    let (executor, path) = (site.executor()?, site.log(&id));
+    if !path.exists() {
+        executor.state(&id).await?;
+        anyhow::bail!("container {id} has no log: it ran in the foreground, or with --log-driver none");
     }
-    Ok(())
+    let wanted = Wanted {
+        since: logs.since.as_deref().map(moment).transpose()?,
+        until: logs.until.as_deref().map(moment).transpose()?,
+    };
+    let mut reader = LogReader::open(path)?;
+    if let Tail::Last(count) = logs.tail {
+        reader = reader.tail(count, |record| wanted.has(record))?;
+    }
+    let mut screen = Screen {
+        timestamps: logs.timestamps,
+        amid: [false; 2],
+    };
+    loop {
+        // The state is asked before reading to the end, so that the last lines are not missed.
+        let ended = !logs.follow
+            || executor
+                .state(&id)
+                .await
+                .map_or(true, |state| state.status == Status::Stopped);
+        while let Some(record) = reader.next_record()? {
+            if wanted.has(&record) && !screen.show(&record)? {
+                return Ok(0);
+            }
+        }
+        if ended || wanted.until.is_some_and(|until| SystemTime::now() > until) {
+            return Ok(0);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Where records are shown: each stream where it belongs.
+struct Screen {
+    timestamps: bool,
+    /// Whether the last record of a stream was a part of a line.
+    amid: [bool; 2],
+}
+
+impl Screen {
+    /// Shows one; tells whether somebody still reads.
+    fn show(&mut self, record: &LogRecord) -> Result<bool> {
+        let amid = &mut self.amid[usize::from(record.stream == OutputStream::Stderr)];
+        let mut text = Vec::new();
+        if self.timestamps && !*amid {
+            write!(text, "{} ", record.timestamp())?;
+        }
+        *amid = !record.text.ends_with(b"\n");
+        text.extend_from_slice(&record.text);
+        let written = match record.stream {
+            OutputStream::Stdout => write(std::io::stdout().lock(), &text),
+            OutputStream::Stderr => write(std::io::stderr().lock(), &text),
+        };
+        match written {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+            outcome => Ok(outcome.map(|()| true)?),
+        }
+    }
+}
+
+fn write(mut to: impl Write, text: &[u8]) -> std::io::Result<()> {
+    to.write_all(text)?;
+    to.flush()
 }

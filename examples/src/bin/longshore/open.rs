@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use longshore::distribution::{DockerConfig, Hosts, RegistryClient};
 use longshore::events::{EventSink, Journal, JournalOptions};
-use longshore::runtime::{ContainerId, Executor, LinuxExecutor};
+use longshore::runtime::{ContainerId, Executor, LinuxExecutor, LogFile};
 use longshore::{Engine, ErrorKind};
 use longshore_examples::quickstart::data_folder;
 
@@ -99,7 +99,7 @@ impl Site {
     /// Removes the log of a container that is gone. One that ran in the foreground has none.
     pub(crate) fn remove_log(&self, id: &str) {
         if let Ok(id) = ContainerId::new(id) {
-            let _ = std::fs::remove_file(self.log(&id));
+            let _ = LogFile::new(self.log(&id)).remove();
         }
     }
 }

@@ -6,10 +6,10 @@ use std::process::{Command, Stdio as ProcessStdio};
 
 use anyhow::{Context, Result, bail};
 use longshore::bundle::{Bind, CapabilityName, Namespace, SpecBuilder, Terminal as SpecTerminal};
-use longshore::runtime::{ContainerId, DeleteMode, Io, Lifetime, Stdio};
+use longshore::runtime::{ContainerId, DeleteMode, Io, Lifetime, LogFile, LogFormat, Stdio};
 use longshore::{Container, Engine, ErrorKind, Image};
 
-use crate::arguments::{Network, Run};
+use crate::arguments::{LogDriver, LogOption, Network, Run};
 use crate::images;
 use crate::open::{Site, random_id};
 use crate::output::say;
@@ -25,9 +25,10 @@ const SUPERVISE: &str = "LONGSHORE_SUPERVISE";
 const READY: &str = "ready";
 
 pub(crate) async fn run(site: &Site, mut run: Run) -> Result<u8> {
-    if run.detach && run.interactive {
-        bail!("-d and -i exclude each other: nobody would type");
+    if run.detach && run.interactive && !run.tty {
+        bail!("-d and -i exclude each other without -t: nobody would type");
     }
+    log_of(&run, PathBuf::new())?;
     if run.tty && !run.detach && !terminal::is_terminal() {
         bail!("-t needs a terminal, and standard input is none; leave -t out");
     }
@@ -165,7 +166,8 @@ async fn supervise(site: &Site, run: &Run, name: &str) -> Result<u8> {
     let id = ContainerId::new(name)?;
     let log = site.log(&id);
     std::fs::create_dir_all(log.parent().context("the log has no directory")?)?;
-    let container = match start(&engine, run, name, &image, Io::json_lines(log)).await {
+    let io = log_of(run, log)?.map_or_else(Io::null, Io::log);
+    let container = match start(&engine, run, name, &image, io).await {
         Ok(container) => container,
         Err(error) => {
             if !is_taken(&error) {
@@ -187,6 +189,30 @@ async fn supervise(site: &Site, run: &Run, name: &str) -> Result<u8> {
     }
     status?;
     Ok(0)
+}
+
+/// Where and how the output is kept, if it is.
+fn log_of(run: &Run, path: PathBuf) -> Result<Option<LogFile>> {
+    let form = match run.log_driver {
+        LogDriver::JsonFile => LogFormat::Json,
+        LogDriver::K8sFile => LogFormat::Cri,
+        LogDriver::None => return Ok(None),
+    };
+    let (mut size, mut files) = (None, None);
+    for option in &run.log_opt {
+        match option {
+            LogOption::MaxSize(given) => size = Some(given.0),
+            LogOption::MaxFile(given) => files = Some(given.get()),
+        }
+    }
+    let log = LogFile::new(path).format(form);
+    match (size, files) {
+        (Some(size), files) => Ok(Some(log.rotate(size, files.unwrap_or(1)))),
+        (None, None | Some(1)) => Ok(Some(log)),
+        (None, Some(_)) => {
+            bail!("--log-opt max-file needs max-size: a file that is never full makes no room for another")
+        }
+    }
 }
 
 async fn start(engine: &Engine, run: &Run, name: &str, image: &Image, io: Io) -> Result<Container> {
