@@ -1,5 +1,10 @@
-//! The same input to us and to the real tools from Debian's packages, the outcome compared: an image made by umoci, pushed by skopeo to
-//! docker-registry, pulled and run by us; our layout read back by skopeo and umoci; our root filesystem against umoci's and containerd's.
+//! The same input to us and to the real tools from Debian's packages, the outcome compared.
 
+/// Trees that can be compared, and layers that say whatever a test tells them.
+#[path = "../../../snapshot/tests/common/mod.rs"]
+mod common;
 mod images;
+mod layout;
+mod makes;
+mod suite;
 mod tools;
