@@ -187,22 +187,52 @@ async fn memory_is_where_the_policy_says() {
     assert!(chain(&error).starts_with("linux.memoryPolicy"), "{}", chain(&error));
 }
 
+/// The CPUs on which the calling thread may run.
+fn own_cpus() -> String {
+    let status = fs::read_to_string("/proc/thread-self/status").expect("readable");
+    let list = status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:"));
+    list.expect("a list").trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_container_runs_on_all_cpus_of_its_cgroup_whatever_its_host_was_confined_to() {
+    let all = own_cpus();
+    let first: u32 = all
+        .split([',', '-'])
+        .next()
+        .and_then(|n| n.parse().ok())
+        .expect("a number");
+    if all == first.to_string() || first > 63 {
+        return skipped("there is one CPU only, or too many");
+    }
+    // This thread alone, and what it starts from here on.
+    longshore_linux::set_cpu_affinity(&[1 << first]).expect("confined");
+    let Some(place) = place() else { return };
+    let line = "grep Cpus_allowed_list /proc/self/status";
+    let id = running(&place, &spec(&["sleep", "1000"]), Keyring::Own).await;
+    let out = exec(&place, &id, process(line)).await.expect("executed");
+    assert_eq!(out.split_ascii_whitespace().last(), Some(all.as_str()), "of an exec");
+    assert_eq!(own_cpus(), first.to_string(), "the host stays where it was");
+    let pid = place.executor.state(&id).await.expect("a state").pid.expect("it runs");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("readable");
+    assert!(
+        status.contains(&format!("Cpus_allowed_list:\t{all}\n")),
+        "of the first process: {status}"
+    );
+    place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
+}
+
 #[tokio::test]
 async fn a_process_that_is_executed_runs_on_the_cpus_it_is_given() {
     let Some(place) = place() else { return };
     let id = running(&place, &spec(&["sleep", "1000"]), Keyring::Own).await;
-    let all = fs::read_to_string("/proc/self/status").expect("readable");
-    let all = all
-        .lines()
-        .find_map(|l| l.strip_prefix("Cpus_allowed_list:"))
-        .expect("a list")
-        .trim();
+    let all = own_cpus();
     let line = "grep Cpus_allowed_list /proc/self/status";
     for (affinity, expected) in [
         (json!({ "initial": "0", "final": "0" }), "0"),
         (json!({ "initial": "0" }), "0"),
         (json!({ "final": "0" }), "0"),
-        (json!({}), all),
+        (json!({}), all.as_str()),
     ] {
         let mut process = process(line);
         process["execCPUAffinity"] = affinity.clone();

@@ -15,6 +15,9 @@ use super::Child;
 use super::report::{At, Call, Failure};
 use crate::plan::op::{Attribute, Op, Slot, When};
 
+/// As many bits as the most CPUs that a kernel can be built for.
+const ANY_CPU_WORDS: usize = 8192 / 64;
+
 impl Child<'_> {
     /// Performs an operation of this kind, or says that it is of another.
     pub(super) fn perform_identity(&mut self, op: &Op) -> Option<Result<(), Failure>> {
@@ -29,6 +32,11 @@ impl Child<'_> {
             Op::Scheduler(attributes) => set_scheduler(*attributes).at(Call::Scheduling),
             Op::IoPriority { class, level } => set_io_priority(*class, *level).at(Call::Scheduling),
             Op::CpuAffinity(cpus) => set_cpu_affinity(cpus).at(Call::Scheduling),
+            Op::AnyCpu => {
+                // The kernel cuts this down to what there is and to the cgroup's cpuset. What refuses it leaves the host's own choice.
+                let _ = set_cpu_affinity(&[u64::MAX; ANY_CPU_WORDS]);
+                Ok(())
+            }
             Op::MemoryPolicy { mode, nodes } => set_memory_policy(*mode, nodes).at(Call::Scheduling),
             Op::Personality(domain) => set_personality(*domain).at(Call::Prctl),
             Op::Home { uid } => {

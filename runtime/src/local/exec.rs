@@ -9,7 +9,7 @@ use super::create::{connect, open_streams, tell};
 use super::process::Watched;
 use crate::host::{Agent, Inputs, Meeting, Session, io_error, wait_and_reap};
 use crate::plan::op::Slot;
-use crate::plan::{PlanOptions, plan_exec};
+use crate::plan::{PlanOptions, initial_cpus, plan_exec};
 use crate::{Drained, Error, ExecRequest, ExitStatus, Reaper, Result, Status, WhenPaused};
 
 const SIGKILL: i32 = 9;
@@ -81,6 +81,15 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
     }
     inputs.put_tasks(entry.tasks)?;
     let spawned = shared.spawner.spawn(Arc::clone(&program), inputs, unified)?;
+    if let Some(cpus) = initial_cpus(&program) {
+        // runc's words: tools look for them.
+        let mask = cpus.iter().rev().fold(String::new(), |text, word| match text.as_str() {
+            "" if *word == 0 => text,
+            "" => format!("{word:x}"),
+            _ => format!("{text}{word:016x}"),
+        });
+        tracing::debug!(pid = spawned.pid, "nsexec container setup: affinity: 0x{mask}");
+    }
     let mut session = Session::new(program, socket, spawned);
     let mut agent = Agent::of(&container.record.spec, &container.record.bundle);
     loop {

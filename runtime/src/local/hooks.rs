@@ -246,11 +246,16 @@ fn attend(hook: &Hook, pidfd: &OwnedFd, output: &OwnedFd) -> Result<(), String> 
     let how = match reap(pidfd) {
         Ok(Exit::Code(0)) => return Ok(()),
         Ok(Exit::Code(code)) => format!("exit status {code}"),
+        // With the word for it that tools look for: it is what a seccomp filter does.
+        Ok(Exit::Signal(SIGSYS)) => "signal 31 ended it: bad system call".to_owned(),
         Ok(Exit::Signal(signal)) => format!("signal {signal} ended it"),
         _ => "it ended, and the kernel does not tell how".to_owned(),
     };
     Err(format!("{path}: {how}{}", said.text()))
 }
+
+/// signal(7): a bad system call.
+const SIGSYS: i32 = 31;
 
 /// What a hook has written so far, as far as it is kept.
 #[derive(Default)]

@@ -322,6 +322,7 @@ impl Op {
             ),
             Self::IoPriority { class, level } => write!(f, "I/O priority class {class} level {level}"),
             Self::CpuAffinity(cpus) => write!(f, "run on CPUs {cpus:x?}"),
+            Self::AnyCpu => f.write_str("run on any CPU of the cgroup"),
             Self::MemoryPolicy { mode, nodes } => write!(f, "memory policy {mode:#x} nodes {nodes:x?}"),
             Self::Personality(domain) => write!(f, "personality {domain:#x}"),
             Self::Home { uid } => write!(f, "find the home of user {uid}"),

@@ -7,6 +7,8 @@ use super::scheduling::Affinity;
 use super::{Builder, HostFacts, PlanOptions, SIGKILL};
 use crate::Result;
 
+const INITIAL_CPUS: &str = "process.execCPUAffinity.initial";
+
 /// Compiles another process for a container of `spec`, whose init process is in [`Slot::INIT`]. What `process` leaves out is
 /// the container's own.
 pub(crate) fn plan_exec(spec: &Spec, process: &Process, facts: &HostFacts, options: &PlanOptions) -> Result<Program> {
@@ -20,10 +22,14 @@ pub(crate) fn plan_exec(spec: &Spec, process: &Process, facts: &HostFacts, optio
     builder.of_all_processes(spec.linux().as_ref())?;
     let affinity = Affinity::read("process", process.exec_cpu_affinity().as_ref())?;
     builder.step("process", Op::ParentDeathSignal(SIGKILL));
+    let is_given = affinity.initial.is_some() || affinity.last.is_some();
     if let Some(op) = affinity.initial {
-        builder.step("process.execCPUAffinity.initial", op);
+        builder.step(INITIAL_CPUS, op);
     }
     builder.step("linux.cgroupsPath", Op::JoinCgroups);
+    if !is_given {
+        builder.step("linux.resources.cpu.cpus", Op::AnyCpu);
+    }
     if let Some(op) = affinity.last {
         builder.step("process.execCPUAffinity.final", op);
     }
@@ -74,6 +80,14 @@ impl Builder<'_> {
             self.step("linux.namespaces", Op::BecomeRoot { groups });
         }
     }
+}
+
+/// The CPUs that a process of this program begins on, if it is told: one bit each.
+pub(crate) fn initial_cpus(program: &Program) -> Option<&[u64]> {
+    program.steps.iter().find_map(|step| match &step.op {
+        Op::CpuAffinity(cpus) if step.field == INITIAL_CPUS => Some(&cpus[..]),
+        _ => None,
+    })
 }
 
 /// The process, with what it leaves out taken from the container's.

@@ -27,7 +27,7 @@ use longshore_linux::{Depth, MountAttr, Namespaces, Propagation};
 use oci_spec::runtime::{Process, Spec};
 
 pub(crate) use display::explain;
-pub(crate) use exec::plan_exec;
+pub(crate) use exec::{initial_cpus, plan_exec};
 pub use facts::{HostFacts, PlanOptions, Privilege, RootEntry};
 pub(crate) use hooks::{plan_create_container_hook, plan_start_container_hook, prestart};
 use namespaces::NamespacePlan;
@@ -203,6 +203,7 @@ impl<'a> Builder<'a> {
     fn arrive(&mut self, spec: &Spec) -> Result<()> {
         self.step("process", Op::ParentDeathSignal(SIGKILL));
         self.step("linux.cgroupsPath", Op::JoinCgroups);
+        self.step("linux.resources.cpu.cpus", Op::AnyCpu);
         let adjusted = spec.process().as_ref().is_some_and(|p| p.oom_score_adj().is_some());
         if self.id_maps.is_some() || adjusted || !self.join_first.is_empty() {
             self.step("linux.uidMappings", Op::Meet(Rendezvous::Placed));

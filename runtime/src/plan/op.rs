@@ -318,6 +318,8 @@ pub(crate) enum Op {
         level: u8,
     },
     CpuAffinity(Box<[u64]>),
+    /// Run wherever the cgroups let it, whatever the host was confined to.
+    AnyCpu,
     MemoryPolicy {
         mode: u32,
         nodes: Box<[u64]>,

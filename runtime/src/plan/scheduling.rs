@@ -177,6 +177,11 @@ fn memory_policy(policy: &LinuxMemoryPolicy) -> Result<(&'static str, Op)> {
         None | Some("") => Box::default(),
         Some(nodes) => bits("linux.memoryPolicy.nodes", nodes)?,
     };
+    let count: u32 = nodes.iter().map(|word| word.count_ones()).sum();
+    if matches!(policy.mode(), M::MpolDefault | M::MpolLocal) && count != 0 {
+        let reason = format!("{} mode requires 0 nodes but got {count}", policy.mode());
+        return Err(invalid("linux.memoryPolicy.nodes", reason));
+    }
     let mode = mode | flags;
     Ok(("linux.memoryPolicy", Op::MemoryPolicy { mode, nodes }))
 }
@@ -205,5 +210,19 @@ mod tests {
         for wrong in ["", "3-1", "-1", "1,,2", "8192", "a", "0-99999999999"] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_mode_without_nodes_is_given_none() {
+        let read = |mode: &str, nodes: &str| {
+            let policy = serde_json::json!({ "mode": mode, "nodes": nodes });
+            memory_policy(&serde_json::from_value(policy).expect("a policy")).map_err(|e| e.to_string())
+        };
+        for mode in ["MPOL_DEFAULT", "MPOL_LOCAL"] {
+            assert!(read(mode, "").is_ok());
+            let told = read(mode, "0-7").expect_err("refused");
+            assert!(told.contains("mode requires 0 nodes but got 8"), "{told}");
+        }
+        assert!(read("MPOL_BIND", "0-7").is_ok());
     }
 }

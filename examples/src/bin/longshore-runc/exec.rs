@@ -11,6 +11,7 @@ use crate::args::Arguments;
 use crate::attend::{Connection, Presence};
 use crate::failure::{Failure, Outcome, path_error, start_error};
 use crate::global::{Global, container_id};
+use crate::lifecycle::respell_scheduler;
 use crate::{block_on, given};
 
 /// `longshore-runc exec`
@@ -100,6 +101,7 @@ fn process_from_file(path: PathBuf, spec: &Spec) -> anyhow::Result<Process> {
         let own = serde_json::to_value(own.user())?;
         fields.entry("user").or_insert(own);
     }
+    respell_scheduler(&mut json);
     let process: Process = serde_path_to_error::deserialize(json)
         .map_err(|error| anyhow::anyhow!("{}: {}: {}", path.display(), error.path(), error.inner()))?;
     if process.args().as_ref().is_none_or(Vec::is_empty) {
@@ -266,6 +268,16 @@ mod tests {
         let with = read(r#"{ "args": ["x"], "cwd": "/", "user": { "uid": 7 } }"#);
         std::fs::remove_file(&path).expect("removed");
         assert_eq!((without, with), ((5, 6), (7, 0)));
+    }
+
+    #[test]
+    fn a_schedulers_flag_has_the_specifications_name_or_the_other() {
+        for name in ["SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"] {
+            let mut json = serde_json::json!({ "scheduler": { "policy": "SCHED_BATCH", "flags": [name] } });
+            respell_scheduler(&mut json);
+            assert_eq!(json["scheduler"]["flags"][0], "SCHED_RESET_ON_FORK");
+        }
+        respell_scheduler(&mut serde_json::json!({ "args": [] }));
     }
 
     #[test]

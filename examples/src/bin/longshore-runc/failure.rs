@@ -151,7 +151,7 @@ pub(crate) fn start_error(error: RuntimeError, program: Option<&str>) -> anyhow:
                 anyhow::anyhow!("unable to start container process: {}", hook_error(field, reason))
             }
             RuntimeError::Cgroup { .. } => anyhow::Error::new(error).context("unable to start container process"),
-            _ => error.into(),
+            _ => in_runcs_words(error.into()),
         };
     };
     let start = "unable to start container process";
@@ -178,6 +178,13 @@ pub(crate) fn start_error(error: RuntimeError, program: Option<&str>) -> anyhow:
                 errno_text(source)
             )
         }
+        // EPERM of sched_setattr(2), for root: SCHED_DEADLINE wants all CPUs.
+        _ if field.ends_with(".scheduler") && source.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error()) => {
+            format!(
+                "error during container init: {error} (process scheduler can't be used together with AllowedCPUs): {}",
+                errno_text(source)
+            )
+        }
         _ => {
             return anyhow::Error::new(error)
                 .context("error during container init")
@@ -185,6 +192,21 @@ pub(crate) fn start_error(error: RuntimeError, program: Option<&str>) -> anyhow:
         }
     };
     anyhow::anyhow!("{start}: {told}")
+}
+
+/// An error of `linux.memoryPolicy` with runc's words for it before ours.
+pub(crate) fn in_runcs_words(error: anyhow::Error) -> anyhow::Error {
+    const FIELD: &str = "linux.memoryPolicy";
+    let text = error.to_string();
+    let Some((_, told)) = text.split_once(FIELD) else {
+        return error;
+    };
+    let part = match told {
+        _ if told.starts_with(".nodes") => "node",
+        _ if told.starts_with(".flags") => "flag",
+        _ => "mode",
+    };
+    error.context(format!("invalid memory policy {part}"))
 }
 
 /// A hook's failure as runc tells it, from the field that names the hook (`hooks.createRuntime[1]`).
@@ -202,6 +224,26 @@ mod tests {
 
     fn errno(errno: rustix::io::Errno) -> io::Error {
         errno.into()
+    }
+
+    #[test]
+    fn a_memory_policy_is_wrong_in_runcs_words() {
+        for (ours, part) in [
+            (
+                "config.json:1:2: linux.memoryPolicy: missing field `mode`",
+                Some("mode"),
+            ),
+            (
+                "config.json:1:2: linux.memoryPolicy.flags[1]: unknown variant",
+                Some("flag"),
+            ),
+            ("linux.memoryPolicy.nodes: 'x' is not a number", Some("node")),
+            ("linux.personality.flags: not supported", None),
+        ] {
+            let told = format!("{:#}", in_runcs_words(anyhow::anyhow!(ours)));
+            let expected = part.map_or(ours.to_owned(), |part| format!("invalid memory policy {part}: {ours}"));
+            assert_eq!(told, expected);
+        }
     }
 
     #[test]

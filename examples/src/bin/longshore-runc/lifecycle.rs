@@ -12,7 +12,7 @@ use oci_spec::runtime::Spec;
 
 use crate::args::Arguments;
 use crate::attend::{Connection, Presence};
-use crate::failure::{Failure, Outcome, path_error, start_error};
+use crate::failure::{Failure, Outcome, in_runcs_words, path_error, start_error};
 use crate::global::{Global, container_id};
 use crate::notify::{MainPid, Notify};
 use crate::{block_on, capabilities, given, notify};
@@ -196,22 +196,40 @@ pub(crate) fn load_bundle(global: &Global, bundle: Option<&str>) -> anyhow::Resu
         Err(error) if error.kind() == longshore_bundle::ErrorKind::NotFound => {
             bail!("JSON specification file config.json not found")
         }
-        Err(error) => match without_unknown_capabilities(&directory.join("config.json"), global) {
+        Err(error) => match read_again(&directory.join("config.json"), global) {
             Some(spec) => Ok((directory, spec)),
-            None => Err(error.into()),
+            None => Err(in_runcs_words(error.into())),
         },
     }
 }
 
-/// The spec without the capabilities that have no name here, which runc warns of and leaves out. None if that is not what is wrong.
-fn without_unknown_capabilities(path: &Path, global: &Global) -> Option<Spec> {
+/// The spec with names as they are read here, and without the capabilities that have no name here, which runc warns of and leaves
+/// out. None if that is not what is wrong.
+fn read_again(path: &Path, global: &Global) -> Option<Spec> {
     let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-    let unknown = capabilities::remove_unknown(config.pointer_mut("/process/capabilities")?);
+    let process = config.get_mut("process")?;
+    respell_scheduler(process);
+    let unknown = process
+        .get_mut("capabilities")
+        .map(capabilities::remove_unknown)
+        .unwrap_or_default();
     let spec = longshore_bundle::parse_spec(path, config.to_string().as_bytes()).ok()?;
     if !unknown.is_empty() {
         global.log.warn(&capabilities::warning(&unknown));
     }
     Some(spec)
+}
+
+/// Gives a scheduler's flag the name that is read here: the specification's own has one part more.
+pub(crate) fn respell_scheduler(process: &mut serde_json::Value) {
+    let flags = process
+        .pointer_mut("/scheduler/flags")
+        .and_then(|flags| flags.as_array_mut());
+    for flag in flags.into_iter().flatten() {
+        if flag == "SCHED_FLAG_RESET_ON_FORK" {
+            *flag = "SCHED_RESET_ON_FORK".into();
+        }
+    }
 }
 
 /// `longshore-runc start`
