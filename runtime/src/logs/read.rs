@@ -137,30 +137,27 @@ impl LogReader {
         std::iter::from_fn(|| self.next_record().transpose()).collect()
     }
 
+    /// Whether somebody may write more. A container that has ended may have said something that is still on its way into its log: who follows
+    /// the log to its end asks this after the container has ended, and then reads what there is.
+    pub fn is_written(&self) -> bool {
+        let Some(all) = Opened::all(&self.path) else {
+            return true;
+        };
+        all.iter().any(|file| rotate::is_written(file.reader.get_ref()))
+    }
+
     /// The file after the one that is read, if there is one; none while a rotation is just going on.
     fn newer(&self) -> Option<Opened> {
-        for _ in 0..TRIES {
-            let all = Opened::all(&self.path);
-            let again = Opened::all(&self.path);
-            // Names change one after the other: what is the same twice was so at one time.
-            if !all
-                .iter()
-                .map(|file| file.identity)
-                .eq(again.iter().map(|file| file.identity))
-            {
-                continue;
-            }
-            let Some(own) = &self.file else {
-                return all.into_iter().next();
-            };
-            return match all.iter().position(|file| file.identity == own.identity) {
-                Some(at) => all.into_iter().nth(at + 1),
-                // One whose file is gone goes on with the oldest that there is.
-                None if own.is_gone() => all.into_iter().next(),
-                None => None,
-            };
+        let all = Opened::all(&self.path)?;
+        let Some(own) = &self.file else {
+            return all.into_iter().next();
+        };
+        match all.iter().position(|file| file.identity == own.identity) {
+            Some(at) => all.into_iter().nth(at + 1),
+            // One whose file is gone goes on with the oldest that there is.
+            None if own.is_gone() => all.into_iter().next(),
+            None => None,
         }
-        None
     }
 
     /// Reads on until the line has an end; it may have none yet.
@@ -186,8 +183,24 @@ impl LogReader {
 }
 
 impl Opened {
-    /// All files of a log, from the oldest to the newest.
-    fn all(path: &Path) -> Vec<Self> {
+    /// All files of a log, from the oldest to the newest; none that can be relied on while a rotation is just going on.
+    fn all(path: &Path) -> Option<Vec<Self>> {
+        for _ in 0..TRIES {
+            let all = Self::all_by_name(path);
+            let again = Self::all_by_name(path);
+            // Names change one after the other: what is the same twice was so at one time.
+            if all
+                .iter()
+                .map(|file| file.identity)
+                .eq(again.iter().map(|file| file.identity))
+            {
+                return Some(all);
+            }
+        }
+        None
+    }
+
+    fn all_by_name(path: &Path) -> Vec<Self> {
         let files = rotate::files(path).into_iter().chain([path.to_owned()]);
         files.filter_map(|file| Self::open(&file).ok().flatten()).collect()
     }
@@ -264,6 +277,13 @@ mod tests {
         String::from_utf8(texts.concat()).expect("text")
     }
 
+    /// A process that another test has just forked may have a copy of the descriptor for a moment.
+    fn until_closed(reader: &LogReader) {
+        while reader.is_written() {
+            std::thread::yield_now();
+        }
+    }
+
     #[test]
     fn a_reader_follows_over_rotations_and_misses_nothing() {
         for format in [LogFormat::Json, LogFormat::Cri] {
@@ -271,6 +291,7 @@ mod tests {
             let log = LogFile::new(folder.path().join("log")).format(format).rotate(1000, 4);
             let mut reader = LogReader::open(log.path()).expect("it need not be there");
             assert_eq!(reader.next_record().expect("readable"), None);
+            assert!(!reader.is_written());
             let (mut lines, mut read, mut written) = (writer(&log), String::new(), String::new());
             for number in 0..500 {
                 let line = format!("line {number}\n");
@@ -283,6 +304,9 @@ mod tests {
             }
             read.push_str(&texts(reader.all().expect("readable")));
             assert_eq!(read, written);
+            assert!(reader.is_written());
+            drop(lines);
+            until_closed(&reader);
             assert_eq!(rotate::files(log.path()).len(), 3, "it was rotated");
         }
     }
@@ -318,6 +342,7 @@ mod tests {
             }
         }
         writing.join().expect("it ends");
+        until_closed(&reader);
         assert_eq!(reader.next_record().expect("readable"), None);
     }
 

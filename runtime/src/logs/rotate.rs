@@ -3,6 +3,9 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
 use super::LogFile;
 use crate::Result;
 use crate::host::io_error;
@@ -87,13 +90,26 @@ impl Rotating {
     }
 }
 
+/// The lock tells readers that more may come, for as long as it is open.
 fn open(path: &Path) -> io::Result<File> {
-    File::options()
+    let file = File::options()
         .read(true)
         .append(true)
         .create(true)
         .mode(0o640)
-        .open(path)
+        .open(path)?;
+    match flock(&file, FlockOperation::LockShared) {
+        // A filesystem without locks: readers rely on what else they know.
+        Ok(()) | Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOLCK) => Ok(file),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Whether somebody has the file open to write into it.
+pub(super) fn is_written(file: &File) -> bool {
+    let free = flock(file, FlockOperation::NonBlockingLockExclusive);
+    let _ = flock(file, FlockOperation::Unlock);
+    free == Err(Errno::WOULDBLOCK)
 }
 
 fn last_byte(file: &mut File) -> io::Result<u8> {

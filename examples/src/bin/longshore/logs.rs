@@ -46,12 +46,13 @@ pub(crate) async fn print(site: &Site, logs: Logs) -> Result<u8> {
         amid: [false; 2],
     };
     loop {
-        // The state is asked before reading to the end, so that the last lines are not missed.
+        // Both are asked before reading to the end, so that the last lines are not missed.
         let ended = !logs.follow
-            || executor
+            || (executor
                 .state(&id)
                 .await
-                .map_or(true, |state| state.status == Status::Stopped);
+                .map_or(true, |state| state.status == Status::Stopped)
+                && !reader.is_written());
         while let Some(record) = reader.next_record()? {
             if wanted.has(&record) && !screen.show(&record)? {
                 return Ok(0);
