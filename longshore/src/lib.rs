@@ -79,6 +79,7 @@ mod error;
 mod exec;
 mod exit;
 mod image;
+mod logs;
 mod making;
 mod observe;
 mod privilege;
@@ -96,8 +97,11 @@ pub use engine::{DEFAULT_NAMESPACE, Engine};
 pub use error::{Error, ErrorKind, Result};
 pub use exec::ExecBuilder;
 pub use image::{Image, PullBuilder};
+pub use logs::LogOptions;
 pub use longshore_events::{Event, EventKind, EventSink, Filter};
-pub use longshore_runtime::{DeleteMode, ExitStatus, Io, Lifetime, State, Status};
+pub use longshore_runtime::{
+    DeleteMode, ExitStatus, Io, Lifetime, LogFile, LogFormat, LogRecord, OutputStream, State, Status,
+};
 pub use privilege::Privilege;
 pub use rebuild::Rebuilt;
 pub use senses::Senses;

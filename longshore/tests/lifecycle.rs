@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt;
-use longshore::{DeleteMode, Engine, EventKind, Filter};
+use longshore::{DeleteMode, Engine, EventKind, Filter, LogFile, LogFormat, LogOptions, OutputStream};
 use longshore_metadata::MetadataStoreExt;
 use longshore_snapshot::Labels;
 use longshore_testing::{require_root, skip};
@@ -139,4 +139,41 @@ async fn a_create_leaves_no_mark() {
         0
     );
     container.delete(DeleteMode::Force).await.expect("deleted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_is_followed_to_the_last_byte() {
+    let Some(Site { folder, engine, image }) = Site::open().await else {
+        return;
+    };
+    let log = LogFile::new(folder.path().join("log"))
+        .format(LogFormat::Cri)
+        .rotate(200, 90);
+    let script = "for i in 1 2 3 4 5 6 7 8 9; do echo $i; echo x >&2; done; while [ ! -e /open ]; do sleep 0.05; done; printf end";
+    let builder = engine.container("c").image(&image).log(log.clone());
+    let builder = builder.args(["/bin/sh", "-c", script]);
+    let container = builder.create().await.expect("created");
+    assert_eq!(container.log_file().await.expect("known"), Some(log));
+    let only = LogOptions::default().only(OutputStream::Stdout);
+    let mut followed = container.logs(only.clone().follow()).await.expect("a stream");
+    container.start().await.expect("started");
+    let mut text = Vec::new();
+    while !text.ends_with(b"9\n") {
+        text.extend(followed.next().await.expect("more comes").expect("readable").text);
+    }
+    let open = container.command(["/bin/sh", "-c", ": >/open"]);
+    open.run().await.expect("it runs");
+    while let Some(record) = followed.next().await {
+        text.extend(record.expect("readable").text);
+    }
+    assert_eq!(String::from_utf8_lossy(&text), "1\n2\n3\n4\n5\n6\n7\n8\n9\nend");
+    let tail = container.logs(only.tail(2)).await.expect("a stream");
+    let tail: Vec<_> = tail.map(|record| record.expect("readable").text).collect().await;
+    assert_eq!(tail, [b"9\n".to_vec(), b"end".to_vec()]);
+    container.delete(DeleteMode::Force).await.expect("deleted");
+
+    let silent = sleeper(&engine, &image, "silent").await;
+    let refused = silent.logs(LogOptions::default()).await.map(drop);
+    assert!(refused.is_err_and(|error| error.to_string().contains("without one")));
+    silent.delete(DeleteMode::Force).await.expect("deleted");
 }
