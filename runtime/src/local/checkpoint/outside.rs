@@ -224,4 +224,27 @@ mod tests {
         assert_eq!(root.real(Path::new("/conf")), Path::new("/real/conf"));
         assert_eq!(root.real(Path::new("/none")), Path::new("/none"));
     }
+
+    /// A container may put any link into its root filesystem before it is saved or brought back: what CRIU is told is inside all the same.
+    #[test]
+    fn a_link_of_the_container_leads_no_mount_out_of_its_root() {
+        let place = tempfile::tempdir().expect("a directory");
+        let (root, outside) = (place.path().join("root"), place.path().join("outside"));
+        fs::create_dir_all(root.join("real")).expect("made");
+        fs::create_dir_all(outside.join("secret")).expect("made");
+        std::os::unix::fs::symlink("../../../../../..", root.join("up")).expect("linked");
+        std::os::unix::fs::symlink(&outside, root.join("absolute")).expect("linked");
+        std::os::unix::fs::symlink("../outside", root.join("relative")).expect("linked");
+        std::os::unix::fs::symlink("/proc/self/root", root.join("magic")).expect("linked");
+        let opened = Root::open(&root).expect("it is there");
+        assert_eq!(
+            opened.real(Path::new("/up/real")),
+            Path::new("/real"),
+            "the top is the root's own"
+        );
+        for link in ["/absolute/secret", "/relative/secret", "/magic/etc"] {
+            let found = opened.real(Path::new(link));
+            assert_eq!(found, Path::new(link), "there is nothing of that name inside");
+        }
+    }
 }
