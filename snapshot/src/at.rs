@@ -19,7 +19,7 @@ pub(crate) const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC);
 
 /// The largest value that the kernel stores in an extended attribute (`XATTR_SIZE_MAX`).
-const XATTR_MAX: usize = 65536;
+pub(crate) const XATTR_MAX: usize = 65536;
 
 /// An [`Error::Io`] made from the system's answer.
 pub(crate) fn failed(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(Errno) -> Error {

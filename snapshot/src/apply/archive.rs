@@ -4,7 +4,10 @@ use tar_core::{EntryType, HEADER_SIZE, PaxExtensions, SparseEntry};
 
 use crate::apply::Limits;
 use crate::apply::stream::Stream;
-use crate::{Error, Result};
+use crate::{Error, Result, at};
+
+/// The longest name of an extended attribute (`XATTR_NAME_MAX`).
+const XATTR_NAME_MAX: usize = 255;
 
 /// One entry of a layer, its extensions resolved and its numbers checked.
 #[derive(Debug)]
@@ -171,17 +174,19 @@ fn resolve(entry: ParsedEntry<'_>, sparse: Option<(Vec<SparseEntry>, u64)>) -> R
         // As Go's reader: for other types the size says nothing and no content follows.
         _ => 0,
     };
+    let xattrs: Vec<_> = entry
+        .xattrs
+        .into_iter()
+        .map(|(k, v)| (k.into_owned(), v.into_owned()))
+        .collect();
+    check_xattrs(&xattrs, &path)?;
     Ok(Box::new(Entry {
         kind,
         mode: entry.mode & 0o7777,
         uid: id(entry.uid, &path, "uid")?,
         gid: id(entry.gid, &path, "gid")?,
         mtime,
-        xattrs: entry
-            .xattrs
-            .into_iter()
-            .map(|(k, v)| (k.into_owned(), v.into_owned()))
-            .collect(),
+        xattrs,
         content,
         path,
     }))
@@ -248,6 +253,23 @@ fn id(id: u64, path: &[u8], what: &str) -> Result<u32> {
         Ok(id) if id != u32::MAX => Ok(id),
         _ => Err(invalid(path, format!("its {what} {id} is out of range"))),
     }
+}
+
+/// Checks what the kernel would refuse without telling which it was.
+fn check_xattrs(xattrs: &[(Vec<u8>, Vec<u8>)], path: &[u8]) -> Result<()> {
+    for (name, value) in xattrs {
+        if name.is_empty() || name.len() > XATTR_NAME_MAX || name.contains(&0) || value.len() > at::XATTR_MAX {
+            let start = name[..name.len().min(40)].escape_ascii();
+            let (name_len, len) = (name.len(), value.len());
+            return Err(invalid(
+                path,
+                format!(
+                    "its extended attribute '{start}', {name_len} bytes of name and {len} of value, is none that the kernel takes"
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Checks the numbers of a PAX header, and gives the modification time if it has one.
