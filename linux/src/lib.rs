@@ -18,6 +18,7 @@ mod clone;
 mod executable;
 mod keyring;
 mod links;
+mod memory;
 mod mount;
 mod mount_attr;
 mod netlink;
@@ -35,14 +36,15 @@ pub use clone::{ChildOf, CloneOptions, Cloned, Namespaces, clone3};
 pub use executable::{Copies, SealedExecutable};
 pub use keyring::join_session_keyring;
 pub use links::{LinkAddress, LinkSocket};
+pub use memory::Essentials;
 pub use mount::Mount;
 pub use mount_attr::{AttrChange, Depth, MountAttr, Propagation, map_mount_ids, mount_setattr};
 pub use pidfd::{Exit, has_ended, reap, send_signal};
 pub use process::{
     CStringArray, CapabilitySets, capabilities, close_on_exec_from, close_range, drop_bounding_capability,
     duplicate_onto, execve, execve_replacing_last, exit_now, knows_seccomp_flags, load_seccomp_filter, may_execute,
-    set_ambient_capabilities, set_capabilities, set_controlling_terminal, set_group, set_groups, set_namespace,
-    set_parent_death_signal, set_rlimit, set_user, unshare, verify_cwd_inside_root,
+    realtime, set_ambient_capabilities, set_capabilities, set_controlling_terminal, set_group, set_groups,
+    set_namespace, set_parent_death_signal, set_rlimit, set_user, unshare, verify_cwd_inside_root,
 };
 pub use procfs::read_procfs;
 pub use rustix::io::Errno;

@@ -28,9 +28,12 @@ pub enum Lifetime {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reaper {
-    /// The executor, whose [`wait`](Executor::wait) tells it.
+    /// The executor, whose [`wait`](Executor::wait) tells it. A [detached](Lifetime::Detached) container gets a monitor for that: a small process that survives the host program
+    /// and writes the status, and when that was, into the state directory, so that it is known to whoever asks later.
     #[default]
     Executor,
+    /// The executor of this program and no other: a detached container gets no monitor, which makes its start cheaper, and how it ended is unknown (255) to others if this program ends first.
+    Host,
     /// Whoever is the parent when the host program has ended: a host that ends as soon as the process runs leaves it to its own caller, who
     /// made itself a subreaper, even if the process has ended by then. It is not one that [`wait`](Executor::wait) should be asked for.
     Heir,

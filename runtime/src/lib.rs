@@ -10,7 +10,8 @@
 //! # Limitations
 //! A field that is not supported is an error that names it, never ignored: a container without a mount namespace of its own or another's (its mounts would be
 //! the host's, and stay there), startContainer hooks, time offsets and network devices of ordinary users. The clone copies the host's page tables, so that
-//! its time grows with the host's memory. The exit status of a detached container whose maker is gone is told by kernels since 6.15, and is 255 elsewhere.
+//! its time grows with the host's memory. How a detached container ended, and when, its monitor
+//! writes down: a process of its own that survives the host program.
 //!
 //! # Example
 //! ```no_run

@@ -5,9 +5,9 @@ mod support;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use longshore_runtime::{DeleteMode, Executor, Io, KillScope, Lifetime, LinuxExecutor, Status};
+use longshore_runtime::{ContainerId, DeleteMode, Executor, Io, KillScope, Lifetime, LinuxExecutor, ProcessId, Status};
 use support::{new_id, place, spec};
 
 const ROLE: &str = "LONGSHORE_TEST_HOST_DIR";
@@ -31,7 +31,12 @@ fn host_program() {
     runtime.block_on(async {
         loop {
             let id = new_id();
-            let spec = support::parse(&spec(&["sleep", "1000"]));
+            let script = fs::read_to_string(dir.join("script"));
+            let spec = match &script {
+                Ok(script) => spec(&["sh", "-c", script]),
+                Err(_) => spec(&["sleep", "1000"]),
+            };
+            let spec = support::parse(&spec);
             let request = longshore_runtime::CreateRequest::new(id.clone(), dir, spec, Io::null()).lifetime(lifetime);
             executor.create(request).await.expect("created");
             if dir.join("only-create").exists() {
@@ -113,30 +118,185 @@ fn killed_at_any_moment_a_host_leaves_nothing_that_the_next_one_does_not_clean_u
     assert_eq!(fs::read_to_string("/proc/self/mountinfo").expect("readable"), before);
 }
 
-#[tokio::test]
-async fn a_detached_container_survives_its_host_and_is_found_again() {
-    let Some(place) = place() else { return };
-    fs::write(place.dir.path().join("detached"), "").expect("a file");
-    let mut host = start_host(place.dir.path());
-    let ready = place.dir.path().join("ready");
+/// Has a host make a detached container that runs, and kills the host.
+async fn outlive_a_host(dir: &Path) -> ContainerId {
+    fs::write(dir.join("detached"), "").expect("a file");
+    let ready = dir.join("ready");
+    let _ = fs::remove_file(&ready);
+    let mut host = start_host(dir);
     // The file is there before the id is in it.
     while fs::read_to_string(&ready).unwrap_or_default().is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     host.kill().expect("it is killed");
     host.wait().expect("it ends");
+    fs::read_to_string(&ready).expect("an id").parse().expect("an id")
+}
+
+/// What the state directory says of a container.
+fn record(dir: &Path, id: &ContainerId) -> serde_json::Value {
+    let path = dir.join("state").join(id.as_str()).join("state.json");
+    serde_json::from_slice(&fs::read(path).expect("a record")).expect("JSON")
+}
+
+fn pid_of(record: &serde_json::Value, who: &str) -> i32 {
+    record[who]["pid"].as_i64().expect("a pid") as i32
+}
+
+/// Whether a process is there that has not ended.
+fn lives(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')')
+        .next()
+        .is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+async fn until_gone(pid: i32) {
+    while lives(pid) {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn how_and_when_a_container_ended_is_known_although_no_host_lived() {
+    let Some(place) = place() else { return };
+    let (dir, go) = (place.dir.path(), place.dir.path().join("rootfs/go"));
+    let script = "while ! test -e /go; do sleep 0.01; done; exit 7";
+    fs::write(dir.join("script"), script).expect("a file");
+    for (name, code) in [("it exits", 7), ("a signal ends it", 128 + 9)] {
+        let id = outlive_a_host(dir).await;
+        let record = record(dir, &id);
+        let (init, monitor) = (pid_of(&record, "init"), pid_of(&record, "monitor"));
+        assert!(lives(init) && lives(monitor), "{name}");
+        let before = SystemTime::now();
+        match code {
+            7 => fs::write(&go, "").expect("a file"),
+            _ => rustix::process::kill_process(
+                rustix::process::Pid::from_raw(init).expect("a pid"),
+                rustix::process::Signal::KILL,
+            )
+            .expect("it is killed"),
+        }
+        until_gone(init).await;
+        until_gone(monitor).await;
+        let after = SystemTime::now();
+        let executor = LinuxExecutor::open(dir.join("state")).expect("it opens");
+        let state = executor.state(&id).await.expect("known");
+        assert_eq!(state.status, Status::Stopped, "{name}");
+        let exit = state.exit.expect("somebody saw it");
+        assert_eq!(exit.code, code, "{name}");
+        assert!((before..=after).contains(&exit.at), "{name}: {exit:?}");
+        for _ in 0..2 {
+            let again = executor.wait(&id, &ProcessId::Init).await.expect("it is told");
+            assert_eq!(again, exit, "{name}");
+        }
+        executor.delete(&id, DeleteMode::Stopped).await.expect("deleted");
+        let _ = fs::remove_file(&go);
+    }
+}
+
+#[tokio::test]
+async fn who_waits_is_told_by_the_monitor_of_another_host() {
+    let Some(place) = place() else { return };
+    let dir = place.dir.path();
+    let script = "while ! test -e /go; do sleep 0.01; done; exit 7";
+    fs::write(dir.join("script"), script).expect("a file");
+    let id = outlive_a_host(dir).await;
+    let first = LinuxExecutor::open(dir.join("state")).expect("it opens");
+    let second = LinuxExecutor::open_on_this_thread(dir.join("state")).expect("it opens");
+    let waits = tokio::spawn({
+        let id = id.clone();
+        async move { first.wait(&id, &ProcessId::Init).await }
+    });
+    tokio::task::yield_now().await;
+    fs::write(dir.join("rootfs/go"), "").expect("a file");
+    let exit = waits.await.expect("no panic").expect("it is told");
+    assert_eq!(exit.code, 7);
+    assert_eq!(second.wait(&id, &ProcessId::Init).await.expect("it is told"), exit);
+    second.delete(&id, DeleteMode::Stopped).await.expect("deleted");
+}
+
+#[tokio::test]
+async fn a_container_whose_monitor_was_killed_goes_on_and_can_be_deleted() {
+    let Some(place) = place() else { return };
+    let dir = place.dir.path();
+    let id = outlive_a_host(dir).await;
+    let record = record(dir, &id);
+    let (init, monitor) = (pid_of(&record, "init"), pid_of(&record, "monitor"));
+    let monitor = rustix::process::Pid::from_raw(monitor).expect("a pid");
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::HUP] {
+        rustix::process::kill_process(monitor, signal).expect("it is there");
+    }
+    rustix::process::kill_process(monitor, rustix::process::Signal::KILL).expect("it was not ended by the others");
+    until_gone(monitor.as_raw_nonzero().get()).await;
+    assert!(lives(init));
+    let executor = LinuxExecutor::open(dir.join("state")).expect("it opens");
+    assert_eq!(executor.state(&id).await.expect("known").status, Status::Running);
+    executor.kill(&id, 9, KillScope::Init).await.expect("a signal is sent");
+    let exit = executor.wait(&id, &ProcessId::Init).await.expect("it ends");
+    assert!([137, 255].contains(&exit.code), "{exit:?}: the kernel tells, or nobody");
+    executor.delete(&id, DeleteMode::Stopped).await.expect("deleted");
+}
+
+#[tokio::test]
+async fn a_monitor_has_little_and_shares_nothing_with_its_host() {
+    let Some(place) = place() else { return };
+    let dir = place.dir.path();
+    let id = outlive_a_host(dir).await;
+    let monitor = pid_of(&record(dir, &id), "monitor");
+    let proc = Path::new("/proc").join(monitor.to_string());
+    let link = |name: &str| fs::read_link(proc.join(name)).expect("a link").display().to_string();
+    let files: Vec<_> = fs::read_dir(proc.join("fd"))
+        .expect("readable")
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
+    for stream in ["0", "1", "2"] {
+        assert_eq!(link(&format!("fd/{stream}")), "/dev/null");
+    }
+    let directory = dir.join("state").join(id.as_str()).canonicalize().expect("it is there");
+    let others = files
+        .iter()
+        .map(|fd| link(&format!("fd/{}", fd.display())))
+        .filter(|to| to != "/dev/null");
+    for other in others {
+        let known = ["socket:", "anon_inode:[pidfd]", "pidfd:"]
+            .iter()
+            .any(|kind| other.starts_with(kind));
+        assert!(known || Path::new(&other) == directory, "{other}");
+    }
+    assert_eq!(link("cwd"), "/");
+    let stat = fs::read_to_string(proc.join("stat")).expect("readable");
+    let fields: Vec<_> = stat
+        .rsplit(')')
+        .next()
+        .expect("fields")
+        .split_ascii_whitespace()
+        .collect();
+    assert_eq!(fields[3], monitor.to_string(), "it leads a session of its own");
+    assert_eq!(
+        fs::read_to_string(proc.join("comm")).expect("readable"),
+        "longshore-mon\n"
+    );
+    let maps = fs::read_to_string(proc.join("maps")).expect("readable");
+    assert!(!maps.contains("[heap]"), "{maps}");
+    let executor = LinuxExecutor::open(dir.join("state")).expect("it opens");
+    executor.delete(&id, DeleteMode::Force).await.expect("deleted");
+    assert!(!lives(monitor));
+}
+
+#[tokio::test]
+async fn a_detached_container_survives_its_host_and_is_found_again() {
+    let Some(place) = place() else { return };
+    let id = outlive_a_host(place.dir.path()).await;
     let executor = LinuxExecutor::open(place.dir.path().join("state")).expect("it opens");
-    let id = fs::read_to_string(&ready).expect("an id").parse().expect("an id");
     assert_eq!(executor.state(&id).await.expect("known").status, Status::Running);
     executor.kill(&id, 9, KillScope::Init).await.expect("a signal is sent");
     let exit = executor
         .wait(&id, &longshore_runtime::ProcessId::Init)
         .await
         .expect("it ends");
-    assert!(
-        [137, 255].contains(&exit.code),
-        "{exit:?}: the kernel tells it, or nobody knows"
-    );
+    assert_eq!(exit.code, 137);
     executor.delete(&id, DeleteMode::Stopped).await.expect("deleted");
     assert!(executor.list().await.expect("a list").is_empty());
 }

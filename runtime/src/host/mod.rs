@@ -5,15 +5,17 @@ mod holder;
 mod inputs;
 mod maps;
 mod net_devices;
+mod post;
 mod session;
 mod spawner;
 
 pub(crate) use agent::{Agent, Answer, Listener};
 pub(crate) use inputs::Inputs;
-pub(crate) use session::{Meeting, Session, receive, step_error, wait_and_reap, wait_for_end};
+pub(crate) use post::Post;
+pub(crate) use session::{Meeting, Session, step_error, wait_and_reap, wait_for_end};
 #[cfg(feature = "systemd")]
 pub(crate) use spawner::Placeholder;
-pub(crate) use spawner::{Spawned, Spawner};
+pub(crate) use spawner::{Order, Spawned, Spawner};
 
 use crate::Error;
 

@@ -1,20 +1,18 @@
-use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use longshore_linux::{Exit, reap, send_signal};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
+use rustix::net::{RecvFlags, SendFlags, send};
 
 use super::maps::{MapWriter, write_id_maps};
 use super::net_devices::move_net_devices;
-use super::{Agent, Answer, Listener, Spawned, holder, io_error};
+use super::{Agent, Answer, Listener, Post, Spawned, holder, io_error, spawner};
 use serde_json::Value;
 
-use crate::init::report::{Call, Message};
-use crate::init::{Ancestor, GO, HELPER_STEP};
+use crate::init::report::{Call, Message, receive};
+use crate::init::{Ancestor, GO, HELPER_STEP, MONITOR_STEP};
 use crate::plan::op::{Op, Rendezvous};
 use crate::plan::{HostFacts, Privilege, Program};
 use crate::{Error, Result};
@@ -48,6 +46,9 @@ pub(crate) struct Session {
     pidfd: Option<OwnedFd>,
     pid: i32,
     ancestor: Ancestor,
+    /// The monitor and the way to speak to it. Before the child is known, the monitor is the session's process.
+    monitor: Option<(i32, OwnedFd)>,
+    post: Option<Post>,
     /// A step at which the child waits while the helper has yet to say who it is.
     held: Option<u32>,
     /// Whether it has come to its last meeting, after which the end of the socket is its program's start.
@@ -59,7 +60,12 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(program: Arc<Program>, socket: OwnedFd, spawned: Spawned) -> Self {
-        let Spawned { pidfd, pid, ancestor } = spawned;
+        let Spawned {
+            pidfd,
+            pid,
+            ancestor,
+            post,
+        } = spawned;
         // The words are runc's, for each thing that happens here as well: tools look for them.
         tracing::debug!(pid, namespaces = ?program.unshare, "nsexec container setup: cloned");
         Self {
@@ -68,6 +74,8 @@ impl Session {
             pidfd: Some(pidfd),
             pid,
             ancestor,
+            monitor: None,
+            post,
             held: None,
             ready: false,
             heard: false,
@@ -93,6 +101,21 @@ impl Session {
             .expect("only this call takes it, and it takes the session")
     }
 
+    /// The pid of the child's monitor, if it has one.
+    pub(crate) fn monitor_pid(&self) -> Option<i32> {
+        self.monitor.as_ref().map(|(pid, _)| *pid)
+    }
+
+    /// The child's monitor, for good.
+    pub(crate) fn take_monitor(&mut self) -> Option<OwnedFd> {
+        self.monitor.take().map(|(_, monitor)| monitor)
+    }
+
+    /// Leaves the child to its monitor, if it has one: the container is recorded.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        self.post.take().map_or(Ok(()), Post::settle)
+    }
+
     /// Lets the child go on from where it waits.
     pub(crate) fn go(&self) -> Result<()> {
         send(&self.socket, &[GO], SendFlags::NOSIGNAL)
@@ -115,7 +138,7 @@ impl Session {
             }
             match message {
                 Message::Failed { step, failure } => {
-                    if self.ancestor == Ancestor::Helper && step != HELPER_STEP {
+                    if self.ancestor != Ancestor::Host && ![HELPER_STEP, MONITOR_STEP].contains(&step) {
                         // The child was faster than the helper, which still has to say who it is: nobody else can reap it.
                         self.adopt_late();
                     }
@@ -129,7 +152,9 @@ impl Session {
                         return Ok(meeting);
                     }
                 }
-                Message::AtStep(step) if self.ancestor == Ancestor::Helper => self.held = Some(step),
+                Message::AtStep(step) if self.ancestor != Ancestor::Host => self.held = Some(step),
+                // Nobody tells it to the host.
+                Message::Settled => return Err(self.out_of_turn()),
                 Message::Listener | Message::ListenerAt(_) => return Ok(Meeting::Listener(message, fd)),
                 Message::Map(step) => {
                     self.map_ids(step, fd)?;
@@ -284,7 +309,10 @@ impl Session {
     fn adopt(&mut self, fd: Option<OwnedFd>) -> Result<()> {
         let child = fd.ok_or_else(|| self.ended_early(Errno::PROTO))?;
         let pid = pid_of(&child)?;
-        if let Some(helper) = self.pidfd.replace(child) {
+        if let Some(post) = &self.post {
+            post.child(child.as_fd())?;
+            self.monitor = self.pidfd.replace(child).map(|monitor| (self.pid, monitor));
+        } else if let Some(helper) = self.pidfd.replace(child) {
             wait_and_reap(&helper);
         }
         self.pid = pid;
@@ -339,6 +367,9 @@ impl Session {
 
 /// The error of a step, with the field that asked for it.
 pub(crate) fn step_error(program: &Program, step: u32, failure: crate::init::report::Failure) -> Error {
+    if step == MONITOR_STEP {
+        return io_error(spawner::cloning(program))(failure.errno);
+    }
     let source = failure.errno.into();
     if step == HELPER_STEP && failure.call == Call::TimeOffsets {
         return Error::Step {
@@ -371,11 +402,15 @@ pub(crate) fn step_error(program: &Program, step: u32, failure: crate::init::rep
 impl Drop for Session {
     fn drop(&mut self) {
         let Some(pidfd) = self.pidfd.take() else { return };
-        if self.ancestor == Ancestor::Helper {
+        // A monitor that is let go of kills what it knows of and ends.
+        let monitored = self.post.take().is_some();
+        if self.ancestor != Ancestor::Host {
             // It waits for nothing, and ends by itself unless somebody has frozen it.
             let patience = rustix::event::Timespec { tv_sec: 2, tv_nsec: 0 };
             let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&patience));
-            let _ = send_signal(&pidfd, SIGKILL);
+            if !monitored {
+                let _ = send_signal(&pidfd, SIGKILL);
+            }
             wait_and_reap(&pidfd);
             // What it has cloned is told by now, and only we can reap it.
             if let Some(child) = self.told_child() {
@@ -386,6 +421,9 @@ impl Drop for Session {
         }
         let _ = send_signal(&pidfd, SIGKILL);
         wait_and_reap(&pidfd);
+        if let Some((_, monitor)) = &self.monitor {
+            wait_and_reap(monitor);
+        }
     }
 }
 
@@ -394,31 +432,15 @@ fn wait_for_exit(pidfd: &OwnedFd) -> Exit {
     // The socket is closed, so that the end is near; a second is more than enough to learn how.
     let second = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
     let _ = poll(&mut fds, Some(&second));
-    reap(pidfd).unwrap_or(Exit::Unknown)
-}
-
-/// A message of a child and what came with it; `None` when it has closed its end.
-pub(crate) fn receive(socket: &OwnedFd) -> Result<Option<(Message, Option<OwnedFd>)>, Errno> {
-    let mut bytes = [0u8; Message::SIZE];
-    let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let length = loop {
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        match recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-            Ok(received) => break received.bytes,
-        }
+    // A monitor reaps its child, and only then does the kernel tell others.
+    let told = || reap(pidfd).ok().filter(|exit| *exit != Exit::Unknown);
+    let again = || {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        told()
     };
-    if length == 0 {
-        return Ok(None);
-    }
-    let fd = control.drain().find_map(|m| match m {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
-    let message = Message::decode(&bytes[..length]).ok_or(Errno::PROTO)?;
-    Ok(Some((message, fd)))
+    told()
+        .or_else(|| (0..50).find_map(|_| again()))
+        .unwrap_or(Exit::Unknown)
 }
 
 /// Waits for the end of a process.

@@ -1,12 +1,12 @@
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock, mpsc};
 
 use longshore_linux::{
-    CloneOptions, Cloned, Copies, Errno, Namespaces, SealedExecutable, SignalMask, clone3, has_ended, set_signal_mask,
+    CloneOptions, Cloned, Copies, Errno, Essentials, SealedExecutable, SignalMask, clone3, has_ended, set_signal_mask,
 };
 
-use super::{Inputs, io_error};
-use crate::init::{self, Ancestor};
+use super::{Inputs, Post, io_error};
+use crate::init::{self, Ancestor, Duty};
 use crate::plan::Program;
 use crate::{Error, Result};
 
@@ -18,6 +18,19 @@ pub(crate) struct Spawned {
     pub(crate) pid: i32,
     /// Whether it is only the helper.
     pub(crate) ancestor: Ancestor,
+    /// The way to speak to the monitor, if the process is one.
+    pub(crate) post: Option<Post>,
+}
+
+/// What a child is cloned from.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) program: Arc<Program>,
+    pub(crate) inputs: Inputs,
+    /// The groups of v2, into the first of which that takes processes it is cloned.
+    pub(crate) groups: Vec<OwnedFd>,
+    /// The container's directory, if it is to have a monitor.
+    pub(crate) monitored: Option<OwnedFd>,
 }
 
 pub(crate) type Job = Box<dyn FnOnce() -> Option<OwnedFd> + Send>;
@@ -28,6 +41,8 @@ pub(crate) struct Spawner {
     by: By,
     /// What it takes for a child to let go of this program's file; none if that can't be known. Made for the first child.
     sealed: OnceLock<Option<Arc<SealedExecutable>>>,
+    /// What a monitor keeps of this program's memory; none if that can't be known. Made for the first monitor.
+    essentials: OnceLock<Option<Essentials>>,
 }
 
 /// Who clones.
@@ -51,6 +66,7 @@ impl Spawner {
         Ok(Self {
             by: By::Thread(jobs),
             sealed: OnceLock::new(),
+            essentials: OnceLock::new(),
         })
     }
 
@@ -59,6 +75,7 @@ impl Spawner {
         Self {
             by: By::Caller,
             sealed: OnceLock::new(),
+            essentials: OnceLock::new(),
         }
     }
 
@@ -77,16 +94,42 @@ impl Spawner {
         self.sealed.get_or_init(prepare).clone()
     }
 
-    /// Clones a child that runs the program, into the first of these groups of v2 that takes processes. Blocks for as long as the clone takes.
-    pub(crate) fn spawn(&self, program: Arc<Program>, inputs: Inputs, groups: Vec<OwnedFd>) -> Result<Spawned> {
+    fn essentials(&self) -> Option<Essentials> {
+        let look = || match Essentials::of_this_program() {
+            Ok(essentials) => Some(essentials),
+            Err(errno) => {
+                tracing::warn!(%errno, "monitors keep all of this program's memory");
+                None
+            }
+        };
+        *self.essentials.get_or_init(look)
+    }
+
+    /// Clones a child that runs the program. Blocks for as long as the clone takes.
+    pub(crate) fn spawn(&self, mut order: Order) -> Result<Spawned> {
         let sealed = self.sealed();
+        let (duty, post) = match order.monitored.take() {
+            None => (None, None),
+            Some(directory) => {
+                let (post, control) = Post::new()?;
+                let essentials = self.essentials();
+                let duty = Duty {
+                    control,
+                    directory,
+                    essentials,
+                };
+                (Some(duty), Some(post))
+            }
+        };
         let By::Thread(jobs) = &self.by else {
-            return spawn_here(&program, inputs, &groups, sealed.as_deref());
+            return spawn_here(order, duty.as_ref(), sealed.as_deref()).map(|spawned| Spawned { post, ..spawned });
         };
         let (answer, answered) = mpsc::sync_channel(1);
         let job: Job = Box::new(move || {
-            let spawned = clone_child(&program, inputs, &groups, sealed.as_deref());
-            let watched = spawned.as_ref().ok().and_then(|s| s.pidfd.try_clone().ok());
+            let spawned = clone_child(order, duty.as_ref(), sealed.as_deref());
+            let child = spawned.as_ref().ok().filter(|_| duty.is_none());
+            // A monitor does not die with this thread.
+            let watched = child.and_then(|s| s.pidfd.try_clone().ok());
             let _ = answer.send(spawned);
             watched
         });
@@ -94,22 +137,18 @@ impl Spawner {
         jobs.send(job)
             .map_err(|_| gone(mpsc::RecvError))
             .map_err(io_error("clone a container's init process"))?;
-        answered
+        let spawned = answered
             .recv()
             .map_err(gone)
-            .map_err(io_error("clone a container's init process"))?
+            .map_err(io_error("clone a container's init process"))??;
+        Ok(Spawned { post, ..spawned })
     }
 }
 
 /// Clones on this thread, with every signal blocked meanwhile: no handler of the host may run in the child.
-fn spawn_here(
-    program: &Program,
-    inputs: Inputs,
-    groups: &[OwnedFd],
-    sealed: Option<&SealedExecutable>,
-) -> Result<Spawned> {
+fn spawn_here(order: Order, duty: Option<&Duty>, sealed: Option<&SealedExecutable>) -> Result<Spawned> {
     let before = set_signal_mask(SignalMask::ALL).map_err(io_error("block signals"))?;
-    let spawned = clone_child(program, inputs, groups, sealed);
+    let spawned = clone_child(order, duty, sealed);
     let _ = set_signal_mask(before);
     spawned
 }
@@ -129,58 +168,61 @@ fn serve(queue: &mpsc::Receiver<Job>) {
 }
 
 #[allow(unsafe_code)]
-fn clone_child(
-    program: &Program,
-    mut inputs: Inputs,
-    groups: &[OwnedFd],
-    sealed: Option<&SealedExecutable>,
-) -> Result<Spawned> {
-    let direct = !program.needs_helper();
-    let mut options = CloneOptions::new(if direct { program.unshare } else { Namespaces::empty() });
-    let mut groups = groups.iter().map(AsFd::as_fd);
-    options.cgroup = groups.next();
-    loop {
-        // Nothing may come between the clone and the child's code: no error text is built before it is known who reads it.
-        // SAFETY: the child goes straight into code that is made for it and never returns.
-        match unsafe { clone3(options) } {
-            Err(errno) => {
-                let next = groups.next().filter(|_| is_closed(errno));
-                if next.is_none() {
-                    return Err(refused(program, &options, errno));
-                }
-                options.cgroup = next;
-            }
-            Ok(Cloned::Child) if direct => {
-                // SAFETY: this is the child, right after the clone; the inputs hold open descriptors of 3 and above.
-                unsafe { init::run(program, inputs.slots(), sealed) }
-            }
-            Ok(Cloned::Child) => {
-                // SAFETY: as above.
-                unsafe { init::run_helper(program, inputs.slots(), sealed) }
-            }
-            Ok(Cloned::Parent { pid, pidfd }) => {
-                return Ok(Spawned {
-                    pidfd,
-                    pid: pid.as_raw_nonzero().get(),
-                    ancestor: if direct { Ancestor::Host } else { Ancestor::Helper },
-                });
-            }
+fn clone_child(order: Order, duty: Option<&Duty>, sealed: Option<&SealedExecutable>) -> Result<Spawned> {
+    let Order {
+        program,
+        mut inputs,
+        groups,
+        ..
+    } = order;
+    let ancestor = match duty {
+        Some(_) => Ancestor::Monitor,
+        None if program.needs_helper() => Ancestor::Helper,
+        None => Ancestor::Host,
+    };
+    // Nothing may come between the clone and the child's code: no error text is built before it is known who reads it.
+    // SAFETY: the child goes straight into code that is made for it and never returns.
+    let cloned = unsafe {
+        match duty {
+            Some(_) => clone3(CloneOptions::default()),
+            None => init::clone_first(&program, &groups),
         }
+    };
+    match (cloned, duty) {
+        (Err(errno), _) => Err(refused(&program, &groups, errno)),
+        (Ok(Cloned::Child), Some(duty)) => {
+            // SAFETY: this is the child, right after the clone; the inputs and the duty hold open descriptors of 3 and above; signals are blocked.
+            unsafe { init::monitor(&program, inputs.slots(), sealed, &groups, duty) }
+        }
+        (Ok(Cloned::Child), None) if ancestor == Ancestor::Helper => {
+            // SAFETY: as above.
+            unsafe { init::run_helper(&program, inputs.slots(), sealed) }
+        }
+        (Ok(Cloned::Child), None) => {
+            // SAFETY: as above.
+            unsafe { init::run(&program, inputs.slots(), sealed) }
+        }
+        (Ok(Cloned::Parent { pid, pidfd }), _) => Ok(Spawned {
+            pidfd,
+            pid: pid.as_raw_nonzero().get(),
+            ancestor,
+            post: None,
+        }),
     }
 }
 
-/// Whether the group takes no processes: it has handed controllers on (cgroup-v2.rst, "No Internal Process Constraint"), is threaded, or is gone.
-fn is_closed(errno: Errno) -> bool {
-    matches!(errno, Errno::BUSY | Errno::OPNOTSUPP | Errno::NODEV)
-}
-
-fn refused(program: &Program, options: &CloneOptions<'_>, errno: Errno) -> Error {
-    let action = if options.cgroup.is_some() && is_closed(errno) {
+fn refused(program: &Program, groups: &[OwnedFd], errno: Errno) -> Error {
+    let action = if !groups.is_empty() && init::takes_none(errno) {
         "clone, adding pid of the new process to cgroups".to_owned()
     } else {
-        format!("clone into new namespaces ({:?})", program.unshare)
+        cloning(program)
     };
     io_error(action)(errno)
+}
+
+/// What a clone does, for an error's text.
+pub(super) fn cloning(program: &Program) -> String {
+    format!("clone into new namespaces ({:?})", program.unshare)
 }
 
 /// A process that does nothing and dies with the value, or with the thread that made it: systemd makes a scope only for one that is there.

@@ -11,11 +11,13 @@ mod filter;
 mod hide;
 mod home;
 mod identity;
+mod monitor;
 mod mounts;
 pub(crate) mod report;
 mod resolve;
 mod rootfs;
 pub(crate) mod sources;
+mod waiting;
 
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
@@ -30,7 +32,11 @@ use rustix::process::DumpableBehavior;
 
 use crate::plan::Program;
 use crate::plan::op::{Fallback, Home, Op, Slot, Source};
+pub(crate) use monitor::{Duty, MONITOR_STEP, clone_first, monitor, takes_none};
 use report::{At, Call, Failure, Message};
+pub(crate) use waiting::hold;
+#[cfg(feature = "systemd")]
+pub(crate) use waiting::wait_to_be_killed;
 
 /// No descriptor is in this slot.
 pub(crate) const EMPTY: RawFd = -1;
@@ -48,6 +54,8 @@ pub(crate) enum Ancestor {
     Host,
     /// A helper that first joined namespaces.
     Helper,
+    /// The container's monitor, or a helper of that one's.
+    Monitor,
 }
 
 /// The child's view of its descriptors.
@@ -436,34 +444,6 @@ impl Child<'_> {
             }
             _ => Ok(None),
         }
-    }
-}
-
-/// What a process does that only holds a user namespace: it ends when the other end of the socket does, or is killed before.
-///
-/// # Safety
-/// As [`run`]; the descriptor is open.
-pub(crate) unsafe fn hold(socket: RawFd) -> ! {
-    // SAFETY: the process only waits and ends; other threads of the host do not exist here.
-    unsafe {
-        reset_signal_handlers();
-        close_others(&[socket]);
-    }
-    // SAFETY: the caller's promise.
-    let socket = unsafe { BorrowedFd::borrow_raw(socket) };
-    let mut byte = [0u8; 1];
-    let _ = rustix::net::recv(socket, &mut byte[..], RecvFlags::empty());
-    exit_now(0)
-}
-
-/// Waits to be killed, by its parent or with it.
-#[cfg(feature = "systemd")]
-pub(crate) fn wait_to_be_killed() -> ! {
-    if set_parent_death_signal(9).is_err() {
-        exit_now(1);
-    }
-    loop {
-        rustix::event::pause();
     }
 }
 

@@ -1,6 +1,11 @@
 //! What the child and the host say to each other: fixed-size messages over a socket that keeps their borders.
 
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+
 use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 /// Calls that can fail, so that an error says which of a step's calls it was.
 macro_rules! calls {
@@ -125,6 +130,8 @@ pub(crate) enum Message {
     ListenerAt(u32),
     /// A mount comes with the message, whose ids the host is to map as this step says.
     Map(u32),
+    /// The host's word to a monitor: the container is recorded, and its end is to be as well.
+    Settled,
 }
 
 impl Message {
@@ -139,6 +146,7 @@ impl Message {
             Self::Listener => [5, 0, 0, 0],
             Self::ListenerAt(number) => [6, number, 0, 0],
             Self::Map(step) => [7, step, 0, 0],
+            Self::Settled => [8, 0, 0, 0],
         };
         let mut bytes = [0; Self::SIZE];
         for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
@@ -169,9 +177,34 @@ impl Message {
             5 => Self::Listener,
             6 => Self::ListenerAt(words[1]),
             7 => Self::Map(words[1]),
+            8 => Self::Settled,
             _ => return None,
         })
     }
+}
+
+/// A message of a child and what came with it; `None` when it has closed its end. Allocates nothing.
+pub(crate) fn receive(socket: impl AsFd) -> Result<Option<(Message, Option<OwnedFd>)>, Errno> {
+    let mut bytes = [0u8; Message::SIZE];
+    let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let length = loop {
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        match recvmsg(&socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+            Ok(received) => break received.bytes,
+        }
+    };
+    if length == 0 {
+        return Ok(None);
+    }
+    let fd = control.drain().find_map(|m| match m {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    let message = Message::decode(&bytes[..length]).ok_or(Errno::PROTO)?;
+    Ok(Some((message, fd)))
 }
 
 #[cfg(test)]
@@ -192,6 +225,7 @@ mod tests {
             Message::Listener,
             Message::ListenerAt(9),
             Message::Map(4),
+            Message::Settled,
         ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }

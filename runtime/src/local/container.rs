@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,7 +9,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::process::Watched;
 use super::reactor::Reactor;
-use super::record::{Record, StateDir, Written};
+use super::record::{ProcessName, Record, StateDir, Written};
 use super::start_socket;
 use crate::cgroup::{Cgroup, Manager};
 use crate::{ContainerId, ExitStatus, Result, State, Status};
@@ -22,6 +23,8 @@ pub(crate) struct Container {
     pub(crate) dir: StateDir,
     pub(crate) record: Record,
     pub(crate) init: Arc<Watched>,
+    /// The process that records how init ends, while it lives.
+    pub(crate) monitor: Option<OwnedFd>,
     groups: Mutex<Groups>,
     pub(crate) execs: Mutex<HashMap<String, Arc<Watched>>>,
     /// Calls on one container take turns.
@@ -37,7 +40,14 @@ struct Groups {
 }
 
 impl Container {
-    pub(crate) fn new(id: ContainerId, dir: StateDir, record: Record, init: Watched, cgroup: Cgroup) -> Self {
+    /// Its init process comes with its monitor, if it has one that lives.
+    pub(crate) fn new(
+        id: ContainerId,
+        dir: StateDir,
+        record: Record,
+        (init, monitor): (Watched, Option<OwnedFd>),
+        cgroup: Cgroup,
+    ) -> Self {
         let groups = Groups {
             cgroup: Arc::new(cgroup),
             written: dir.written(),
@@ -47,6 +57,7 @@ impl Container {
             dir,
             record,
             init: Arc::new(init),
+            monitor,
             groups: Mutex::new(groups),
             execs: Mutex::default(),
             turn: Arc::default(),
@@ -56,16 +67,14 @@ impl Container {
 
     /// One that the state directory knows: made by another program, or by this one before it was restarted.
     pub(crate) fn load(id: &ContainerId, dir: StateDir, record: Record, cgroups: &Manager) -> Result<Self> {
-        let pid = record.init.pid;
-        // The pidfd first, then the look whose it is: a pid that is reused in between is noticed.
-        let pidfd = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        let pidfd = pidfd.filter(|fd| record.init.lives() && !has_ended(fd));
-        let init = Watched::new(pid, pidfd, None);
+        let init = Watched::new(record.init.pid, alive(record.init), None);
+        // One that is gone has recorded what it knew: the look at the record comes after that at its writer.
+        let monitor = record.monitor.and_then(alive);
         if let Some(exit) = dir.load_exit()? {
             init.ended(exit);
         }
         let cgroup = cgroups.open(&record.cgroups)?;
-        Ok(Self::new(id.clone(), dir, record, init, cgroup))
+        Ok(Self::new(id.clone(), dir, record, (init, monitor), cgroup))
     }
 
     fn groups(&self) -> std::sync::MutexGuard<'_, Groups> {
@@ -101,22 +110,50 @@ impl Container {
 
     /// Sees to it that the end of init is noticed and recorded.
     pub(crate) fn watch(&self, reactor: Option<&Reactor>) -> Result<()> {
-        let (Some(reactor), Some(pidfd)) = (reactor, &self.init.pidfd) else {
+        let Some(reactor) = reactor.filter(|_| self.monitor.is_some() || self.init.pidfd.is_some()) else {
             return Ok(());
         };
         if self.watching.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let pidfd = pidfd.try_clone().map_err(crate::host::io_error("duplicate a pidfd"))?;
+        let copy = |fd: Option<&OwnedFd>| fd.map(OwnedFd::try_clone).transpose();
+        let copied = crate::host::io_error("duplicate a pidfd");
+        let (pidfd, monitor) = copy(self.init.pidfd.as_ref())
+            .and_then(|pidfd| Ok((pidfd, copy(self.monitor.as_ref())?)))
+            .map_err(copied)?;
         let (init, dir) = (Arc::clone(&self.init), self.dir.clone());
-        reactor.watch(pidfd, move |exit| {
+        let on_exit = move |exit: Option<ExitStatus>| {
             // Whoever made the container knows better, if this program can't know.
             let recorded = || dir.load_exit().ok().flatten();
             let exit = exit.or_else(recorded).unwrap_or_else(ExitStatus::unknown);
             // The directory may be gone already; those who wait are told anyway.
             let _ = dir.save_exit(exit);
             init.ended(exit);
+        };
+        let Some(monitor) = monitor else {
+            return pidfd.map_or(Ok(()), |pidfd| reactor.watch(pidfd, on_exit));
+        };
+        let (init, dir) = (Arc::clone(&self.init), self.dir.clone());
+        reactor.watch_end(monitor, move || match (dir.load_exit().ok().flatten(), pidfd) {
+            (Some(exit), _) => {
+                init.ended(exit);
+                None
+            }
+            // Somebody killed it. What it would have told is left to whoever else sees it.
+            (None, Some(pidfd)) => Some((pidfd, Box::new(on_exit))),
+            (None, None) => {
+                on_exit(None);
+                None
+            }
         })
+    }
+
+    /// The record of init's end, as soon as nobody writes it any more. Blocks.
+    fn recorded(&self) -> Option<ExitStatus> {
+        crate::host::wait_for_end(self.monitor.as_ref()?);
+        let exit = self.dir.load_exit().ok().flatten()?;
+        self.init.ended(exit);
+        Some(exit)
     }
 
     /// Kills all of it, frozen or not, and waits for the end of init. Blocks.
@@ -134,7 +171,7 @@ impl Container {
     pub(crate) fn wait_until_recorded(&self) {
         if self.watching.load(Ordering::Acquire) {
             futures::executor::block_on(self.init.wait_for_exit());
-        } else if let Some(pidfd) = &self.init.pidfd {
+        } else if let (None, Some(pidfd)) = (self.recorded(), &self.init.pidfd) {
             // Whose end is another's to learn, or who is a stranger, is not reaped here.
             crate::host::wait_for_end(pidfd);
         }
@@ -142,7 +179,7 @@ impl Container {
 
     /// Waits for the end of init on this thread, and records it. Blocks.
     pub(crate) fn wait_here(&self) -> Option<ExitStatus> {
-        let known = self.init.status().is_some();
+        let known = self.init.status().is_some() || self.recorded().is_some();
         let exit = self.init.wait_here()?;
         if !known {
             let _ = self.dir.save_exit(exit);
@@ -203,8 +240,20 @@ impl Container {
                 .map(|(k, v)| (k.clone(), v.clone()))
                 .collect(),
             created: self.record.created,
-            exit: self.init.status(),
+            exit: self.exit_in(status),
         }
+    }
+
+    /// How init ended, if somebody saw it: this program, or the monitor, which may have nobody here who waits for it.
+    fn exit_in(&self, status: Status) -> Option<ExitStatus> {
+        let recorded = || self.dir.load_exit().ok().flatten();
+        let known = self.init.status();
+        known.or_else(|| {
+            self.record
+                .monitor
+                .filter(|_| status == Status::Stopped)
+                .and_then(|_| recorded())
+        })
     }
 
     /// The state as hooks and agents get it (runtime spec, "State").
@@ -227,4 +276,11 @@ impl Container {
     pub(crate) fn execs(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Watched>>> {
         self.execs.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A process, if it still is what it is called and has not ended.
+fn alive(name: ProcessName) -> Option<OwnedFd> {
+    // The pidfd first, then the look whose it is: a pid that is reused in between is noticed.
+    let pidfd = Pid::from_raw(name.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    pidfd.filter(|fd| name.lives() && !has_ended(fd))
 }

@@ -9,7 +9,7 @@ use super::process::Watched;
 use super::record::{Claim, ProcessName, Record, StateDir};
 use super::{Shared, hooks, start_socket};
 use crate::cgroup::{Cgroup, Limits, Unit};
-use crate::host::{Inputs, Meeting, Session, io_error, wait_and_reap};
+use crate::host::{Inputs, Meeting, Order, Session, io_error, wait_and_reap};
 use crate::io::Streams;
 use crate::plan::op::Slot;
 use crate::plan::{PlanOptions, plan};
@@ -44,6 +44,9 @@ impl Drop for Pending {
             if let Some(pidfd) = &container.init.pidfd {
                 // Nothing to reap if the reactor did.
                 wait_and_reap(pidfd);
+            }
+            if let Some(monitor) = &container.monitor {
+                wait_and_reap(monitor);
             }
             let _ = container.cgroup().remove();
             if let Some(group) = &container.record.resctrl {
@@ -166,9 +169,13 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
     inputs.put_tasks(entry.tasks)?;
 
     let steps = program.steps.len() as u32;
-    let spawned = shared
-        .spawner
-        .spawn(Arc::clone(&program), inputs, entry.unified.into_iter().collect())?;
+    let monitored = lifetime == Lifetime::Detached && reaper == Reaper::Executor;
+    let spawned = shared.spawner.spawn(Order {
+        program: Arc::clone(&program),
+        inputs,
+        groups: entry.unified.into_iter().collect(),
+        monitored: monitored.then(|| dir.open()).transpose()?,
+    })?;
     let session = Session::new(program, socket, spawned);
     let mut record = Record {
         id: id.to_string(),
@@ -178,11 +185,12 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
         created: SystemTime::now(),
         cgroups: cgroup.location().clone(),
         steps,
+        monitor: None,
         spec,
         keyring,
         resctrl: made.resctrl(),
     };
-    let session = match until_created(shared, session, streams, &mut record, cgroup) {
+    let mut session = match until_created(shared, session, streams, &mut record, cgroup) {
         Ok(session) => session,
         Err(error) => {
             drop(made);
@@ -194,17 +202,20 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
         }
     };
     cgroup.confine_devices(&limits)?;
+    record.monitor = session.monitor_pid().map(ProcessName::of).transpose()?;
     dir.save(&record)?;
+    session.settle()?;
     session.go()?;
     if lifetime == Lifetime::Detached {
         // This program may end as soon as it is told; by then the child no longer dies with it.
         session.until_let_go()?;
     }
+    let monitor = session.take_monitor();
     let init = Watched::new(session.pid(), Some(session.into_pidfd()), drained.map(Drained::wait));
     let (dir, cgroup) = made.keep();
-    let container = Arc::new(Container::new(id, dir, record, init, cgroup));
+    let container = Arc::new(Container::new(id, dir, record, (init, monitor), cgroup));
     let pending = Pending::new(&container);
-    if reaper == Reaper::Executor {
+    if reaper != Reaper::Heir {
         container.watch(shared.reactor.as_ref())?;
     }
     Ok(pending)

@@ -7,7 +7,7 @@ use super::Shared;
 use super::container::Container;
 use super::create::{connect, open_streams, tell};
 use super::process::Watched;
-use crate::host::{Agent, Inputs, Meeting, Session, io_error, wait_and_reap};
+use crate::host::{Agent, Inputs, Meeting, Order, Session, io_error, wait_and_reap};
 use crate::plan::op::Slot;
 use crate::plan::{PlanOptions, initial_cpus, plan_exec};
 use crate::{Drained, Error, ExecRequest, ExitStatus, Reaper, Result, Status, WhenPaused};
@@ -80,7 +80,12 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
         unified.extend(shared.cgroups.unified_group_of(container.init.pid));
     }
     inputs.put_tasks(entry.tasks)?;
-    let spawned = shared.spawner.spawn(Arc::clone(&program), inputs, unified)?;
+    let spawned = shared.spawner.spawn(Order {
+        program: Arc::clone(&program),
+        inputs,
+        groups: unified,
+        monitored: None,
+    })?;
     if let Some(cpus) = initial_cpus(&program) {
         // runc's words: tools look for them.
         let mask = cpus.iter().rev().fold(String::new(), |text, word| match text.as_str() {
@@ -116,7 +121,7 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
     let pid = session.pid();
     let pidfd = session.into_pidfd();
     let process = Arc::new(Watched::new(pid, Some(pidfd), drained.map(Drained::wait)));
-    if reaper == Reaper::Executor {
+    if reaper != Reaper::Heir {
         container.execs().insert(exec_id.clone(), Arc::clone(&process));
     }
     let pending = PendingExec {
@@ -125,7 +130,7 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
     let watched = process
         .pidfd
         .as_ref()
-        .filter(|_| reaper == Reaper::Executor)
+        .filter(|_| reaper != Reaper::Heir)
         .map(OwnedFd::try_clone)
         .transpose()
         .map_err(io_error("duplicate a pidfd"))?;

@@ -21,7 +21,7 @@ use super::Shared;
 use super::container::Container;
 use super::record::Record;
 use crate::cgroup::Cgroup;
-use crate::host::{Agent, Inputs, Meeting, Session, wait_and_reap};
+use crate::host::{Agent, Inputs, Meeting, Order, Session, wait_and_reap};
 use crate::plan::op::Slot;
 use crate::plan::{PlanOptions, Program, plan_create_container_hook, plan_start_container_hook, prestart};
 use crate::{Error, Result, Status, Stdio};
@@ -159,10 +159,12 @@ impl Inside<'_> {
         inputs.put(Slot::INIT, init.map_err(crate::host::io_error("duplicate a pidfd"))?)?;
         let entry = self.cgroup.entry()?;
         inputs.put_tasks(entry.tasks)?;
-        let spawned = self
-            .shared
-            .spawner
-            .spawn(Arc::clone(&program), inputs, entry.unified.into_iter().collect())?;
+        let spawned = self.shared.spawner.spawn(Order {
+            program: Arc::clone(&program),
+            inputs,
+            groups: entry.unified.into_iter().collect(),
+            monitored: None,
+        })?;
         let mut session = Session::new(program, socket, spawned);
         let mut agent = Agent::of(&self.record.spec, &self.record.bundle);
         loop {

@@ -314,7 +314,8 @@ impl Executor for LinuxExecutor {
                 exec.ok_or_else(|| Error::NotFound(format!("{id}/{name}")))?
             }
         };
-        if watched.pidfd.is_none() && watched.status().is_none() {
+        let monitored = *process == ProcessId::Init && container.monitor.is_some();
+        if watched.pidfd.is_none() && !monitored && watched.status().is_none() {
             // It ended while nobody looked.
             return Ok(ExitStatus::now(255));
         }

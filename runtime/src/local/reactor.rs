@@ -13,6 +13,14 @@ use crate::{ExitStatus, Result};
 
 type OnExit = Box<dyn FnOnce(Option<ExitStatus>) + Send>;
 
+/// What is done when a process has ended.
+enum Then {
+    /// How it ended is asked for, more than once if need be.
+    Tell(OnExit),
+    /// That it ended is all.
+    Go(Box<dyn FnOnce() + Send>),
+}
+
 /// The one thread that waits for the ends of processes, by their pidfds: no signal handler, and no child of the host's is
 /// touched. It ends when the reactor is dropped and the last process that it watches has ended.
 pub(crate) struct Reactor {
@@ -28,7 +36,7 @@ struct Shared {
 #[derive(Default)]
 struct Watched {
     next: u64,
-    processes: HashMap<u64, (OwnedFd, OnExit)>,
+    processes: HashMap<u64, (OwnedFd, Then)>,
     closing: bool,
 }
 
@@ -67,17 +75,40 @@ impl Reactor {
         pidfd: OwnedFd,
         on_exit: impl FnOnce(Option<ExitStatus>) + Send + 'static,
     ) -> Result<()> {
-        let mut watched = self.shared.lock();
+        self.shared.watch(pidfd, Then::Tell(Box::new(on_exit)))
+    }
+
+    /// Calls `on_end`, on the reactor's thread, when the process ends, however that is. It may hand another to be watched.
+    pub(crate) fn watch_end(
+        &self,
+        pidfd: OwnedFd,
+        on_end: impl FnOnce() -> Option<(OwnedFd, OnExit)> + Send + 'static,
+    ) -> Result<()> {
+        let shared = Arc::downgrade(&self.shared);
+        let go = move || {
+            if let Some((pidfd, on_exit)) = on_end()
+                && let Some(shared) = shared.upgrade()
+            {
+                let _ = shared.watch(pidfd, Then::Tell(on_exit));
+            }
+        };
+        self.shared.watch(pidfd, Then::Go(Box::new(go)))
+    }
+}
+
+impl Shared {
+    fn watch(&self, pidfd: OwnedFd, then: Then) -> Result<()> {
+        let mut watched = self.lock();
         let key = watched.next;
         watched.next += 1;
         epoll::add(
-            &self.shared.epoll,
+            &self.epoll,
             &pidfd,
             epoll::EventData::new_u64(key),
             epoll::EventFlags::IN,
         )
         .map_err(io_error("watch a process"))?;
-        watched.processes.insert(key, (pidfd, Box::new(on_exit)));
+        watched.processes.insert(key, (pidfd, then));
         Ok(())
     }
 }
@@ -148,10 +179,20 @@ fn serve(shared: &Shared) {
 }
 
 fn ended(shared: &Shared, key: u64) -> Option<Unknown> {
-    let (pidfd, on_exit) = shared.lock().processes.remove(&key)?;
+    let (pidfd, then) = shared.lock().processes.remove(&key)?;
     let _ = epoll::delete(&shared.epoll, pidfd.as_fd());
-    let tries = 0;
-    Some(Unknown { pidfd, on_exit, tries })
+    match then {
+        Then::Tell(on_exit) => {
+            let tries = 0;
+            Some(Unknown { pidfd, on_exit, tries })
+        }
+        Then::Go(on_end) => {
+            // It is this program's child, or another's to reap.
+            let _ = reap(&pidfd);
+            on_end();
+            None
+        }
+    }
 }
 
 /// Reaps a process that has ended; `None` while nobody can tell how.

@@ -1,5 +1,6 @@
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +8,7 @@ use std::time::SystemTime;
 
 use longshore_linux::read_procfs;
 use oci_spec::runtime::Spec;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, openat, renameat_with};
 use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,9 @@ pub(crate) struct Record {
     pub(crate) created: SystemTime,
     /// Its groups.
     pub(crate) cgroups: Location,
+    /// Who records how init ended, if it has a monitor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) monitor: Option<ProcessName>,
     /// How many steps its program has, by which a step is found again.
     pub(crate) steps: u32,
     pub(crate) spec: Spec,
@@ -153,6 +157,14 @@ impl StateDir {
             let _ = fresh.remove();
         }
         renamed
+    }
+
+    /// The directory as a descriptor of 3 or higher, for a monitor.
+    pub(crate) fn open(&self) -> Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat(CWD, &self.path, flags, Mode::empty())
+            .and_then(|fd| rustix::io::fcntl_dupfd_cloexec(&fd, 3))
+            .map_err(io_error(format!("open the directory {}", self.path.display())))
     }
 
     /// Who took it; none for a directory that is not of a container.

@@ -12,8 +12,8 @@ use rustix::net::{
 
 use super::record::START_SOCKET;
 use crate::Result;
-use crate::host::{Answer, io_error, receive};
-use crate::init::report::Message;
+use crate::host::{Answer, io_error};
+use crate::init::report::{Message, receive};
 use crate::init::{GO, START};
 
 /// A socket's path is at most 108 bytes: the directory goes by its descriptor.

@@ -26,7 +26,7 @@ impl Presence {
     /// Who learns how the process ends: the caller, if this program does not stay. It may end before this program does.
     pub(crate) fn reaper(self) -> Reaper {
         match self {
-            Self::Foreground => Reaper::Executor,
+            Self::Foreground => Reaper::Host,
             Self::Detached => Reaper::Heir,
         }
     }

@@ -68,6 +68,7 @@ pub(in crate::local) fn restore(shared: &Shared, asked: RestoreRequest) -> Resul
         created: SystemTime::now(),
         cgroups: cgroup.location().clone(),
         steps: 0,
+        monitor: None,
         keyring: Keyring::default(),
         resctrl: made.resctrl(),
         spec,
@@ -92,9 +93,9 @@ pub(in crate::local) fn restore(shared: &Shared, asked: RestoreRequest) -> Resul
     dir.save(&record)?;
     let init = Watched::new(record.init.pid, Some(pidfd), drained.map(Drained::wait));
     let (dir, cgroup) = made.keep();
-    let container = Arc::new(Container::new(id, dir, record, init, cgroup));
+    let container = Arc::new(Container::new(id, dir, record, (init, None), cgroup));
     let pending = Pending::new(&container);
-    if reaper == Reaper::Executor {
+    if reaper != Reaper::Heir {
         container.watch(shared.reactor.as_ref())?;
     }
     Ok(pending)

@@ -1,0 +1,241 @@
+//! The monitor of a detached container: a process between the host and init that outlives the host.
+//!
+//! It is init's parent, so that the kernel tells it, and nobody else, how init ended; it writes that into the state directory and ends. It is a copy of the host that
+//! keeps to the rules of this module for all of its life: it allocates nothing, takes no lock and does not unwind. What it works with is on its stack; the rest of the
+//! host's memory it lets go of as soon as init is cloned.
+
+mod exit;
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use longshore_linux::{
+    CloneOptions, Cloned, Essentials, Exit, Namespaces, SealedExecutable, clone3, duplicate_onto, exit_now, has_ended,
+    realtime, reap, reset_signal_handlers, send_signal,
+};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
+use super::report::{Call, Failure, Message, receive};
+use super::{Slots, close_others, run, run_helper};
+use crate::plan::Program;
+use crate::plan::op::Slot;
+
+/// The number of the step in which a monitor clones.
+pub(crate) const MONITOR_STEP: u32 = u32::MAX - 1;
+/// Its name, of at most 15 bytes.
+const NAME: &std::ffi::CStr = c"longshore-mon";
+const SIGKILL: i32 = 9;
+
+/// What a monitor is for. The descriptors are 3 or higher.
+#[derive(Debug)]
+pub(crate) struct Duty {
+    /// Where the host says that init is its child, and later that the container is recorded. Its end before that is the end of both.
+    pub(crate) control: OwnedFd,
+    /// The container's directory of the state directory.
+    pub(crate) directory: OwnedFd,
+    /// What it keeps of its memory; all of it, if that can't be known.
+    pub(crate) essentials: Option<Essentials>,
+}
+
+/// Clones the first process of a program, into the first of these groups of v2 that takes processes.
+///
+/// # Safety
+/// As [`clone3`].
+pub(crate) unsafe fn clone_first(program: &Program, groups: &[OwnedFd]) -> Result<Cloned, Errno> {
+    let direct = !program.needs_helper();
+    let mut options = CloneOptions::new(if direct { program.unshare } else { Namespaces::empty() });
+    let mut groups = groups.iter().map(AsFd::as_fd);
+    options.cgroup = groups.next();
+    loop {
+        // SAFETY: the caller's promise.
+        match unsafe { clone3(options) } {
+            Err(errno) if takes_none(errno) => {
+                options.cgroup = Some(groups.next().ok_or(errno)?);
+            }
+            cloned => return cloned,
+        }
+    }
+}
+
+/// Whether it is an error of a group that takes no processes: it has handed controllers on (cgroup-v2.rst, "No Internal Process Constraint"), is threaded, or is gone.
+pub(crate) fn takes_none(errno: Errno) -> bool {
+    matches!(errno, Errno::BUSY | Errno::OPNOTSUPP | Errno::NODEV)
+}
+
+/// Clones init, tells its pidfd, and watches it.
+///
+/// # Safety
+/// As [`run`], with all signals blocked.
+pub(crate) unsafe fn monitor(
+    program: &Program,
+    slots: &mut [RawFd],
+    sealed: Option<&SealedExecutable>,
+    groups: &[OwnedFd],
+    duty: &Duty,
+) -> ! {
+    // SAFETY: both children go straight into code that is made for them.
+    let cloned = unsafe { clone_first(program, groups) };
+    let helped = program.needs_helper();
+    let first = match cloned {
+        // SAFETY: this is the child, right after the clone, with the slots of the host.
+        Ok(Cloned::Child) if helped => unsafe { run_helper(program, slots, sealed) },
+        // SAFETY: as above.
+        Ok(Cloned::Child) => unsafe { run(program, slots, sealed) },
+        Ok(Cloned::Parent { pidfd, .. }) => pidfd,
+        Err(errno) => {
+            let failure = Failure {
+                call: Call::Clone,
+                errno,
+            };
+            if let Ok(socket) = Slots(slots).get(Slot::REPORT) {
+                let step = MONITOR_STEP;
+                let _ = rustix::net::send(socket, &Message::Failed { step, failure }.encode(), SendFlags::NOSIGNAL);
+            }
+            exit_now(1);
+        }
+    };
+    // A number below 3 is about to be something else.
+    let Ok(first) = rustix::io::fcntl_dupfd_cloexec(&first, 3) else {
+        end(&first)
+    };
+    // The helper tells of the child itself.
+    if !helped && Slots(slots).send(Message::Child, first.as_fd()).is_err() {
+        end(&first);
+    }
+    let kept = [duty.control.as_raw_fd(), duty.directory.as_raw_fd(), first.as_raw_fd()];
+    // SAFETY: the other descriptors are copies that nobody here uses; neither are the host's handlers; and what is used from here on is on the stack.
+    unsafe {
+        reset_signal_handlers();
+        close_others(&kept);
+    }
+    detach();
+    // SAFETY: the numbers are of descriptors that were just kept, and that nobody closes.
+    let [control, directory] = unsafe { [kept[0], kept[1]].map(|fd| BorrowedFd::borrow_raw(fd)) };
+    if let Some(essentials) = duty.essentials {
+        // SAFETY: this never returns, and what the watch works with is on the stack. What it could not let go of, it keeps.
+        let _ = unsafe { essentials.let_go_of_all_else() };
+    }
+    let (helper, child) = if helped {
+        (Some(first), None)
+    } else {
+        (None, Some(first))
+    };
+    Watch {
+        control,
+        directory,
+        helper,
+        child,
+        settled: false,
+        ended: None,
+    }
+    .keep()
+}
+
+/// Leaves what it shares with the host: its session, and with it the signals of a terminal; its streams; its working directory; its name.
+fn detach() {
+    let _ = rustix::process::setsid();
+    if let Ok(null) = openat(CWD, c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
+        for stream in 0..3 {
+            // SAFETY: they are the host's, copied, and nobody here uses them.
+            let _ = unsafe { duplicate_onto(null.as_raw_fd(), stream) };
+        }
+    } else {
+        // SAFETY: as above.
+        let _ = unsafe { longshore_linux::close_range(0, 2) };
+    }
+    let _ = rustix::process::chdir(c"/");
+    let _ = rustix::thread::set_name(NAME);
+}
+
+/// Kills a child, and ends when it has.
+fn end(child: &OwnedFd) -> ! {
+    let _ = send_signal(child, SIGKILL);
+    wait_and_reap(child);
+    exit_now(1)
+}
+
+fn wait_and_reap(child: &OwnedFd) -> Exit {
+    while !has_ended(child) {
+        let _ = poll(&mut [PollFd::new(child, PollFlags::IN)], None);
+    }
+    reap(child).unwrap_or(Exit::Unknown)
+}
+
+/// A monitor at work.
+struct Watch {
+    control: BorrowedFd<'static>,
+    directory: BorrowedFd<'static>,
+    /// Who clones the child, if that is not the monitor itself, until it has.
+    helper: Option<OwnedFd>,
+    child: Option<OwnedFd>,
+    /// Whether the container is recorded.
+    settled: bool,
+    /// How and when the child ended.
+    ended: Option<(Exit, Duration)>,
+}
+
+impl Watch {
+    fn keep(mut self) -> ! {
+        loop {
+            if let (true, Some((exit, at))) = (self.settled, self.ended) {
+                exit::record(self.directory, exit.shell_code().unwrap_or(UNKNOWN), at);
+                exit_now(0);
+            }
+            let (from_host, of_child) = self.wait();
+            if of_child && let Some(child) = &self.child {
+                // Who waits for it to be reaped is not kept waiting.
+                self.ended = Some((wait_and_reap(child), realtime()));
+            }
+            if from_host {
+                self.listen();
+            }
+        }
+    }
+
+    /// Waits for a word of the host's, or for the end of the child: which of them is there.
+    fn wait(&self) -> (bool, bool) {
+        let mut polled = [
+            PollFd::from_borrowed_fd(self.control, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.child.as_ref().map_or(self.control, AsFd::as_fd), PollFlags::IN),
+        ];
+        let watched = match (self.settled, &self.child, self.ended) {
+            (false, Some(_), None) => &mut polled[..],
+            (false, ..) => &mut polled[..1],
+            (true, ..) => &mut polled[1..],
+        };
+        let _ = poll(watched, None);
+        let [control, child] = polled.map(|fd| !fd.revents().is_empty());
+        (control, child && self.ended.is_none())
+    }
+
+    fn listen(&mut self) {
+        match receive(self.control) {
+            Ok(Some((Message::Child, Some(child)))) => {
+                self.child = rustix::io::fcntl_dupfd_cloexec(&child, 3).ok();
+                if let Some(helper) = self.helper.take() {
+                    // It ends by itself.
+                    wait_and_reap(&helper);
+                }
+            }
+            Ok(Some((Message::Settled, _))) if self.child.is_some() => self.settled = true,
+            Ok(Some(_)) => {}
+            // The host has died or given up.
+            Ok(None) | Err(_) => self.give_up(),
+        }
+    }
+
+    /// Takes all back. A child that it does not know of yet dies with it.
+    fn give_up(&self) -> ! {
+        for process in [&self.helper, &self.child].into_iter().flatten() {
+            let _ = send_signal(process, SIGKILL);
+            wait_and_reap(process);
+        }
+        exit_now(1)
+    }
+}
+
+/// What nobody can tell.
+const UNKNOWN: u32 = 255;
