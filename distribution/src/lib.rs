@@ -15,7 +15,7 @@
 //! ```
 //! use std::sync::Arc;
 //! use longshore_content::{ContentStore, MemoryStore};
-//! use longshore_distribution::{Pull, PullOptions, RegistryClient};
+//! use longshore_distribution::{Pull, PullOptions, RegistryClient, parse_reference};
 //! # use longshore_distribution::conformance::Sample;
 //!
 //! # #[tokio::main]
@@ -28,7 +28,7 @@
 //! let client = Arc::new(RegistryClient::builder().build()?);
 //! let content = Arc::new(MemoryStore::new());
 //! // Loopback is spoken to in plain HTTP, all else with TLS. `docker.io/library/alpine:3.20` is a name, too.
-//! let pull = Pull::start(client.into(), content.clone(), &name.parse()?, PullOptions::default()).await?;
+//! let pull = Pull::start(client.into(), content.clone(), &parse_reference(&name)?, PullOptions::default()).await?;
 //! let image = pull.finish().await?;
 //! for layer in image.layers() {
 //!     assert_eq!(content.info(layer.digest()).await?.size, layer.size());
@@ -47,6 +47,8 @@ pub mod conformance;
 mod credentials;
 mod digest;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod hosts;
 mod layout;
 mod manifest;
@@ -55,6 +57,7 @@ mod platform;
 mod ports;
 mod pull;
 mod push;
+mod reference;
 mod verify;
 
 pub use archive::{LoadedImage, SavedImage, load_archive, save_archive};
@@ -73,4 +76,5 @@ pub use ports::{
 pub use pull::pull_everything;
 pub use pull::{Keeper, ProgressEvent, Pull, PullOptions, PullProgress, PullSource, ResolvedImage};
 pub use push::{PushOptions, push_image, push_image_with};
+pub use reference::parse_reference;
 pub use verify::{AllowList, DigestPins, VerifierPrograms};

@@ -15,9 +15,10 @@ use longshore_content::{Blob, BlobExt, ContentStore, ContentStoreExt, MemoryStor
 use longshore_distribution::conformance::Sample;
 use longshore_distribution::{
     Allow, Error, ErrorKind, Fetched, Fetcher, ImageVerifier, Keeper, ProgressEvent, Pull, PullOptions, PullProgress,
-    PullSource, Reference, RegistryClient, ResolvedImage, VerifyRequest, parse_platform,
+    PullSource, Reference, RegistryClient, ResolvedImage, VerifyRequest, parse_platform, parse_reference,
 };
 use longshore_registry::{Fault, FaultScript, Registry, RunningRegistry};
+use longshore_testing::skip;
 use oci_spec::image::Descriptor;
 use support::{client, serve};
 
@@ -441,4 +442,21 @@ async fn progress_is_told_in_order() {
             assert!(!text.contains("started"), "{text}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_host_may_be_an_address_of_ipv6() {
+    let Ok(registry) = Registry::builder().serve("[::1]:0").await else {
+        return skip("this machine has no ::1");
+    };
+    put_image(&registry, OCI, ("linux", "amd64"), &[Bytes::from_static(b"layer")]).await;
+    let tagged = format!("{}/app:1", registry.host());
+    let store = Arc::new(MemoryStore::new());
+    let name = parse_reference(&tagged).expect("a reference");
+    let image = pull(&store, &name, for_platform("linux/amd64")).await.expect(&tagged);
+    // With a digest, the tag says nothing more.
+    let pinned = format!("{tagged}@{}", image.target.digest()).replace(":1@", ":moved@");
+    let name = parse_reference(&pinned).expect("a reference");
+    let again = pull(&store, &name, for_platform("linux/amd64")).await.expect(&pinned);
+    assert_eq!(again.target, image.target);
 }

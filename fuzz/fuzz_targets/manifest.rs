@@ -1,20 +1,12 @@
-//! What a registry sends and what a person types: references, platforms, manifests.
+//! What a registry sends: manifests, indexes, configs with their platforms.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use longshore_distribution::{Reference, format_platform, parse_platform};
+use longshore_distribution::{format_platform, parse_platform};
 use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(text) = std::str::from_utf8(bytes) {
-        if let Ok(reference) = text.parse::<Reference>() {
-            // A first name with capitals is taken for a registry's, and then is of a repository, where there are none.
-            let whole = reference.whole();
-            match whole.parse::<Reference>() {
-                Ok(again) => assert_eq!(again.whole(), whole),
-                Err(error) => assert!(whole.bytes().any(|b| b.is_ascii_uppercase()), "{whole}: {error}"),
-            }
-        }
         if let Ok(platform) = parse_platform(text) {
             let form = format_platform(&platform);
             let again = parse_platform(&form).unwrap_or_else(|e| panic!("{form}: {e}"));

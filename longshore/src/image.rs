@@ -297,14 +297,7 @@ impl Engine {
 
 /// Parses a reference, or says what a good one looks like.
 pub(crate) fn parse_reference(name: &str) -> Result<Reference> {
-    name.parse()
-        .map_err(|error: oci_spec::distribution::ParseError| Error::Distribution {
-            doing: "reading an image's name".to_owned(),
-            source: longshore_distribution::Error::InvalidReference {
-                reference: name.to_owned(),
-                reason: error.to_string(),
-            },
-        })
+    longshore_distribution::parse_reference(name).at("reading an image's name")
 }
 
 fn parse_digest(image: &str, digest: &str) -> Result<Digest> {

@@ -58,7 +58,7 @@ impl Document {
     fn name(&self, digest: &Digest) -> String {
         let named = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
         let given = named.iter().find_map(|key| self.annotations.get(*key));
-        let whole = given.and_then(|name| name.parse::<longshore_distribution::Reference>().ok());
+        let whole = given.and_then(|name| longshore_distribution::parse_reference(name).ok());
         match whole {
             // A bare tag is a valid reference too, and would be taken for an image of the public registry.
             Some(reference) if given.is_some_and(|name| name.contains('/')) => reference.whole(),

@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt};
 use longshore_content::{
     BlobSource, ContentStoreExt, Problem, Repair, Subject, Supply, Verification, Verifier, repair,
 };
-use longshore_distribution::{Fetcher, Reference};
+use longshore_distribution::{Fetcher, Reference, parse_reference};
 use longshore_metadata::{Kind, Record, Value};
 use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageManifest};
 
@@ -95,7 +95,7 @@ impl Engine {
             descriptors.push(manifest.config().clone());
             descriptors.extend(manifest.layers().iter().cloned());
         }
-        let repository: Option<Reference> = record.key.id.parse().ok();
+        let repository = parse_reference(&record.key.id).ok();
         let need = |descriptor| Need {
             descriptor,
             repository: repository.clone(),

@@ -9,13 +9,13 @@ use oci_spec::image::Descriptor;
 
 use super::builder::RegistryClient;
 use super::endpoint::Endpoint;
-use super::host::checked;
 use super::http::{Call, Payload, location};
 use super::read::DOCKER_CONTENT_DIGEST;
 use super::referrers::has_subject_support;
 use super::upload::Upload;
 use crate::auth::{Action, Scope};
 use crate::hosts::Capability;
+use crate::reference::checked;
 use crate::{Error, Mounted, Pusher, Result, Root, media};
 
 #[async_trait]

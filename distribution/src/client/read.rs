@@ -13,13 +13,13 @@ use super::answer::read_bounded;
 use super::builder::RegistryClient;
 use super::endpoint::Endpoint;
 use super::foreign;
-use super::host::checked;
 use super::http::Call;
 use super::parts::{Whole, is_range, range};
 use crate::auth::Action;
 use crate::digest::digest_of;
 use crate::hosts::Capability;
 use crate::manifest::{MAX_MANIFEST_SIZE, Origin, classify};
+use crate::reference::checked;
 use crate::{Elsewhere, Error, Fetched, Fetcher, Resolved, Resolver, Result, media};
 
 /// Where a registry says what digest it thinks that it sends.

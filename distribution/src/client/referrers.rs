@@ -13,12 +13,12 @@ use url::Url;
 use super::answer::read_bounded;
 use super::builder::RegistryClient;
 use super::endpoint::Endpoint;
-use super::host::checked;
 use super::http::{Call, Payload};
 use crate::Result;
 use crate::auth::{Action, Scope};
 use crate::hosts::Capability;
 use crate::manifest::{MAX_INDEX_ENTRIES, MAX_MANIFEST_SIZE, Origin, parse_index};
+use crate::reference::checked;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// More pages than these are not asked for.

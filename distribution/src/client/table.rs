@@ -305,8 +305,8 @@ impl Manner {
 mod tests {
     use oci_spec::distribution::Reference;
 
-    use super::super::host::checked;
     use super::*;
+    use crate::parse_reference;
 
     fn table(plain: PlainHttp) -> Arc<Table> {
         let client = crate::RegistryClient::builder().plain_http(plain).build().unwrap();
@@ -354,9 +354,10 @@ mod tests {
             ),
             ("r.internal:5000/a", &some, "http://r.internal:5000/v2/a/manifests/x"),
             ("r.internal:5001/a", &some, "https://r.internal:5001/v2/a/manifests/x"),
+            ("[::1]:5000/a/b:1", &default, "http://[::1]:5000/v2/a/b/manifests/x"),
+            ("[2001:db8::7]/a", &default, "https://[2001:db8::7]/v2/a/manifests/x"),
         ] {
-            let reference: Reference = text.parse().unwrap();
-            checked(&reference).unwrap();
+            let reference = parse_reference(text).unwrap();
             let registry = table(plain.clone()).registry(reference.registry()).await.unwrap();
             let endpoints = registry.with(Capability::Pull).unwrap();
             assert_eq!(endpoints.len(), 1);

@@ -17,7 +17,7 @@ type Key<'a> = Spanned<std::borrow::Cow<'a, str>>;
 type Value<'a> = Spanned<DeValue<'a>>;
 
 /// Reads a file of a registry whose own address is `own`: the mirrors in the file's order, then the server.
-pub(super) fn parse(text: &str, path: &Path, own: &Url) -> Result<Vec<Host>> {
+pub(crate) fn parse(text: &str, path: &Path, own: &Url) -> Result<Vec<Host>> {
     let place = Place { text, path };
     let table = DeTable::parse(text).map_err(|error| {
         let span = error.span().unwrap_or_default();

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 use url::Url;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use file::parse;
 pub use host::{Capability, Host, Verification};
 
 use crate::Result;
