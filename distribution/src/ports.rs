@@ -176,12 +176,12 @@ impl Debug for Credential {
 /// **Port**: where credentials come from.
 ///
 /// # Contract
-/// Asked once for each host when it first demands them, and again after a refusal. Never sent to a host other than the one asked
+/// Asked once for each repository when its host first demands them, and again after a refusal. Never sent to a host other than the one asked
 /// for and, over https, the token server that it names.
 #[async_trait]
 pub trait Credentials: Debug + Send + Sync + 'static {
-    /// The credential for a registry's host (with port if it has one).
-    async fn credential(&self, host: &str) -> Result<Credential>;
+    /// The credential for a repository (`team/app`) at a registry's host (with port if it has one). Most know one for all of a host.
+    async fn credential(&self, host: &str, repository: &str) -> Result<Credential>;
 }
 
 /// What an [`ImageVerifier`] is asked about.

@@ -59,10 +59,10 @@ async fn inside() {
         ("none.example", Credential::basic("me", "secret")),
         ("left.example", Credential::basic("u", "s2")),
     ] {
-        assert!(config.credential(host).await.expect(host) == expected, "{host}");
+        assert!(config.credential(host, "a/b").await.expect(host) == expected, "{host}");
     }
     for host in ["junk.example", "other.example", "own.example"] {
-        let error = config.credential(host).await.expect_err(host);
+        let error = config.credential(host, "a/b").await.expect_err(host);
         assert_eq!(error.kind(), ErrorKind::Unauthorized);
         let text = format!("{error} {error:?}");
         assert!(

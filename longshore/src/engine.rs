@@ -1,25 +1,20 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use longshore_content::{ContentStore, LocalStore};
-use longshore_distribution::{Fetcher, ImageVerifier, Pusher, RegistryClient, Resolver};
+use longshore_content::ContentStore;
+use longshore_distribution::{Fetcher, ImageVerifier, Pusher, Resolver};
 use longshore_events::{Bus, EventSink, Filter, Subscription};
-use longshore_metadata::{MetadataStore, RedbStore};
-use longshore_runtime::{Executor, LinuxExecutor};
+use longshore_metadata::MetadataStore;
+use longshore_runtime::Executor;
 use longshore_snapshot::Snapshotter;
 
 use crate::collect::Collection;
-use crate::error::At;
 use crate::observe::{Emitter, ObservedContent, ObservedSnapshotter};
 use crate::privilege::Privilege;
 use crate::senses::Senses;
-use crate::{Error, Result};
 
 /// The namespace that an engine works in unless told otherwise, as containerd's.
 pub const DEFAULT_NAMESPACE: &str = "default";
-
-/// Events that a slow subscriber may lag behind before it misses some.
-const BUS_CAPACITY: usize = 4096;
 
 /// A container engine: a plain struct of ports. [`open`](Self::open) fills it with ours; replace what you like with struct update syntax.
 ///
@@ -59,49 +54,6 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Opens, or makes, an engine whose state lives under `root`: local content store, overlay snapshotter (native where overlay can't serve), redb,
-    /// the Linux executor. One process at a time may hold a root.
-    ///
-    /// What a program that was killed left behind is cleaned up here: containers tied to it, half-made snapshots and bundles.
-    ///
-    /// # Errors
-    /// [`Locked`](crate::ErrorKind::Locked) when another process holds the root, [`PermissionDenied`](crate::ErrorKind::PermissionDenied) when it can't be written,
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) when a store is damaged.
-    pub async fn open(root: impl AsRef<Path>) -> Result<Self> {
-        let root = make_root(root.as_ref())?;
-        let metadata = RedbStore::open(root.join("metadata.redb"))
-            .await
-            .at("opening the metadata store")?;
-        let content = LocalStore::open(root.join("content"))
-            .await
-            .at("opening the content store")?;
-        let snapshotter = longshore_snapshot::detect(root.join("snapshots"))
-            .await
-            .at("opening the snapshotter")?;
-        let executor = LinuxExecutor::open(root.join("state")).at("opening the executor")?;
-        let client = Arc::new(RegistryClient::builder().build().at("setting up the registry client")?);
-        let bus = Bus::new(BUS_CAPACITY);
-        let engine = Self {
-            namespace: DEFAULT_NAMESPACE.to_owned(),
-            root,
-            content: Arc::new(content),
-            snapshotter,
-            metadata: Arc::new(metadata),
-            resolver: client.clone(),
-            fetcher: client.clone(),
-            pusher: client,
-            verifier: None,
-            executor: Arc::new(executor),
-            privilege: Privilege::of_process(),
-            collection: Collection::default(),
-            senses: Arc::new(Senses::new(&bus)),
-            bus,
-            sinks: Vec::new(),
-        };
-        engine.recover().await?;
-        Ok(engine)
-    }
-
     /// The events from now on.
     pub fn subscribe(&self, filter: Filter) -> Subscription {
         self.bus.subscribe(filter)
@@ -133,20 +85,4 @@ impl Engine {
             sinks,
         }
     }
-}
-
-/// Makes the root directory, for its owner alone, and resolves it: overlay mounts need absolute paths that stay true.
-fn make_root(root: &Path) -> Result<PathBuf> {
-    use std::os::unix::fs::DirBuilderExt;
-    let error = |source| Error::Io {
-        doing: "making the engine's directory",
-        path: root.to_owned(),
-        source,
-    };
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(root)
-        .map_err(error)?;
-    root.canonicalize().map_err(error)
 }

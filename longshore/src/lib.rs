@@ -82,6 +82,7 @@ mod image;
 mod logs;
 mod making;
 mod observe;
+mod open;
 mod privilege;
 mod rebuild;
 mod recover;
@@ -102,6 +103,7 @@ pub use longshore_events::{Event, EventKind, EventSink, Filter};
 pub use longshore_runtime::{
     DeleteMode, ExitStatus, Io, Lifetime, LogFile, LogFormat, LogRecord, OutputStream, State, Status,
 };
+pub use open::EngineBuilder;
 pub use privilege::Privilege;
 pub use rebuild::Rebuilt;
 pub use senses::Senses;

@@ -86,10 +86,11 @@ impl Slot {
     }
 }
 
-/// Remembers tokens for each scope and credentials for each host. Requests for one scope share one renewal.
+/// Remembers tokens for each scope and credentials for each repository. Requests for one scope share one renewal.
 pub(crate) struct Authenticator {
     credentials: Arc<dyn Credentials>,
-    known: Mutex<HashMap<String, Credential>>,
+    /// By host and repository.
+    known: Mutex<HashMap<(String, String), Credential>>,
     slots: Mutex<HashMap<Scope, Arc<tokio::sync::Mutex<Slot>>>>,
 }
 
@@ -137,7 +138,7 @@ impl Authenticator {
         if slot.pass.generation != used.generation && !slot.is_expired() {
             return Ok(slot.pass.clone());
         }
-        if refused.freshness == Freshness::JustObtained && !self.forget(&scope.host).await? {
+        if refused.freshness == Freshness::JustObtained && !self.forget(scope).await? {
             return Err(denied(scope, refused.reason));
         }
         match self.renew(http, scope, &mut slot, &refused.challenges).await? {
@@ -161,7 +162,7 @@ impl Authenticator {
             ));
         };
         let mut outcome = self.trade(http, scope, challenge).await?;
-        if matches!(outcome, Outcome::Denied(_)) && self.forget(&scope.host).await? {
+        if matches!(outcome, Outcome::Denied(_)) && self.forget(scope).await? {
             outcome = self.trade(http, scope, challenge).await?;
         }
         match outcome {
@@ -179,28 +180,37 @@ impl Authenticator {
     }
 
     async fn trade(&self, http: &Http, scope: &Scope, challenge: &Challenge) -> Result<Outcome> {
-        let credential = self.credential(&scope.host).await?;
+        let credential = self.credential(scope).await?;
         match challenge.scheme.as_str() {
             "bearer" => token::bearer(http, scope, challenge, &credential).await,
             _ => Ok(token::basic(&credential)),
         }
     }
 
-    async fn credential(&self, host: &str) -> Result<Credential> {
-        if let Some(known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(host) {
+    async fn credential(&self, scope: &Scope) -> Result<Credential> {
+        let key = key(scope);
+        if let Some(known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(known.clone());
         }
-        let credential = self.credentials.credential(host).await?;
+        let credential = self.credentials.credential(&scope.host, &scope.repository).await?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(known.entry(host.to_owned()).or_insert(credential).clone())
+        Ok(known.entry(key).or_insert(credential).clone())
     }
 
-    /// Asks again for the credential of a host that refused it; whether it is another one now.
-    async fn forget(&self, host: &str) -> Result<bool> {
-        let old = self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(host);
-        let new = self.credential(host).await?;
+    /// Asks again for a credential that was refused; whether it is another one now.
+    async fn forget(&self, scope: &Scope) -> Result<bool> {
+        let old = self
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&key(scope));
+        let new = self.credential(scope).await?;
         Ok(old.is_some_and(|old| old != new))
     }
+}
+
+fn key(scope: &Scope) -> (String, String) {
+    (scope.host.clone(), scope.repository.clone())
 }
 
 /// How a request was refused.

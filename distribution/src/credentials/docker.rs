@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -17,10 +17,10 @@ const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
 /// The logins of `docker login` and `podman login`: Docker's `config.json`, podman's `auth.json`.
 ///
-/// In each file, for a host: its helper in `credHelpers`, else the one in `credsStore`, else its entry in `auths`. The
+/// In each file, for a host: its helper in `credHelpers`, else the one in `credsStore`, else its entry in `auths`; of podman's entries for a part of a
+/// registry (`quay.io/team/app`, `quay.io/team`) the longest that the repository lies in comes before the host's. The
 /// first file that has a credential counts. Files are read, and helpers run, each time that a client asks, which is
-/// once for each host; a file that is not there is passed over. Podman's entries for a part of a registry
-/// (`quay.io/team`) are ignored.
+/// once for each repository; a file that is not there is passed over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DockerConfig {
     files: Vec<PathBuf>,
@@ -67,10 +67,10 @@ impl DockerConfig {
         }
     }
 
-    fn find(&self, host: &str) -> Result<Credential> {
+    fn find(&self, host: &str, repository: &str) -> Result<Credential> {
         for path in &self.files {
             let found = read(path)
-                .and_then(|config| config.map_or(Ok(None), |config| config.find(host)))
+                .and_then(|config| config.map_or(Ok(None), |config| config.find(host, repository)))
                 .map_err(|reason| Error::Credentials {
                     registry: host.to_owned(),
                     reason: format!("{}: {reason}", path.display()),
@@ -85,10 +85,10 @@ impl DockerConfig {
 
 #[async_trait]
 impl Credentials for DockerConfig {
-    async fn credential(&self, host: &str) -> Result<Credential> {
-        let (this, host) = (self.clone(), host.to_owned());
+    async fn credential(&self, host: &str, repository: &str) -> Result<Credential> {
+        let (this, host, repository) = (self.clone(), host.to_owned(), repository.to_owned());
         let registry = host.clone();
-        tokio::task::spawn_blocking(move || this.find(&host))
+        tokio::task::spawn_blocking(move || this.find(&host, &repository))
             .await
             .map_err(|error| Error::Credentials {
                 registry,
@@ -100,8 +100,8 @@ impl Credentials for DockerConfig {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Config {
-    auths: HashMap<String, Entry>,
-    cred_helpers: HashMap<String, String>,
+    auths: BTreeMap<String, Entry>,
+    cred_helpers: BTreeMap<String, String>,
     creds_store: Option<String>,
 }
 
@@ -115,7 +115,7 @@ struct Entry {
 }
 
 impl Config {
-    fn find(&self, host: &str) -> Result<Option<Credential>, String> {
+    fn find(&self, host: &str, repository: &str) -> Result<Option<Credential>, String> {
         let own_helper = self
             .cred_helpers
             .iter()
@@ -127,10 +127,16 @@ impl Config {
                 return Ok(Some(credential));
             }
         }
-        match self.auths.iter().find(|(key, _)| names(key, host)) {
-            Some((_, entry)) => entry.credential(),
-            None => Ok(None),
-        }
+        let part = parts(host, repository).find_map(|key| self.auths.get(&key));
+        let of_host = || {
+            self.auths.get(host).or_else(|| {
+                self.auths
+                    .iter()
+                    .find(|(key, _)| names(key, host))
+                    .map(|(_, entry)| entry)
+            })
+        };
+        part.or_else(of_host).map_or(Ok(None), Entry::credential)
     }
 }
 
@@ -160,6 +166,17 @@ impl Entry {
 
 fn is_docker_hub(host: &str) -> bool {
     matches!(host, "docker.io" | "index.docker.io" | "registry-1.docker.io")
+}
+
+/// Podman's keys for the parts of a registry that a repository lies in, the longest first.
+fn parts(host: &str, repository: &str) -> impl Iterator<Item = String> {
+    let host = if is_docker_hub(host) { "docker.io" } else { host };
+    let whole = (!repository.is_empty()).then(|| format!("{host}/{repository}"));
+    let least = host.len();
+    std::iter::successors(whole, move |key| {
+        let slash = key.rfind('/').filter(|slash| *slash > least)?;
+        Some(key[..slash].to_owned())
+    })
 }
 
 /// Whether a key of the file is for this host. Keys are hosts, or URLs of a registry's API.
@@ -207,10 +224,48 @@ mod tests {
     use super::*;
 
     fn find(json: &str, host: &str) -> Result<Credential> {
+        find_for(json, host, "some/app")
+    }
+
+    fn find_for(json: &str, host: &str, repository: &str) -> Result<Credential> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.json");
         std::fs::write(&path, json).unwrap();
-        DockerConfig::file(path).find(host)
+        DockerConfig::file(path).find(host, repository)
+    }
+
+    #[test]
+    fn parts_of_registries() {
+        let entry = |user: &str| format!(r#"{{"username":"{user}","password":"p"}}"#);
+        let keys = [
+            "quay.io",
+            "quay.io/team",
+            "quay.io/team/app",
+            "docker.io/me",
+            "r.example:5000/a",
+            "docker.io",
+            "https://index.docker.io/v1/",
+        ];
+        let auths: Vec<_> = keys.iter().map(|key| format!(r#""{key}":{}"#, entry(key))).collect();
+        let json = format!(r#"{{"auths":{{{}}}}}"#, auths.join(","));
+        for (host, repository, expected) in [
+            ("quay.io", "team/app", Some("quay.io/team/app")),
+            ("quay.io", "team/app/part", Some("quay.io/team/app")),
+            ("quay.io", "team/application", Some("quay.io/team")),
+            ("quay.io", "teams/app", Some("quay.io")),
+            ("quay.io", "team", Some("quay.io/team")),
+            ("docker.io", "me/app", Some("docker.io/me")),
+            ("docker.io", "library/alpine", Some("docker.io")),
+            ("r.example:5000", "a/b", Some("r.example:5000/a")),
+            ("r.example:5000", "b", None),
+            ("r.example", "a/b", None),
+        ] {
+            let wanted = expected.map_or(Credential::Anonymous, |user| Credential::basic(user, "p"));
+            assert!(
+                find_for(&json, host, repository).unwrap() == wanted,
+                "{host}/{repository}"
+            );
+        }
     }
 
     #[test]
@@ -251,7 +306,7 @@ mod tests {
             assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
         }
         assert!(find("", "h").unwrap() == Credential::Anonymous);
-        assert!(DockerConfig::file("/nonexistent/x").find("h").unwrap() == Credential::Anonymous);
+        assert!(DockerConfig::file("/nonexistent/x").find("h", "a").unwrap() == Credential::Anonymous);
     }
 
     #[test]

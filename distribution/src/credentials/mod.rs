@@ -18,7 +18,7 @@ pub struct Anonymous;
 
 #[async_trait]
 impl Credentials for Anonymous {
-    async fn credential(&self, _host: &str) -> Result<Credential> {
+    async fn credential(&self, _host: &str, _repository: &str) -> Result<Credential> {
         Ok(Credential::Anonymous)
     }
 }
@@ -58,7 +58,7 @@ impl fmt::Debug for Static {
 
 #[async_trait]
 impl Credentials for Static {
-    async fn credential(&self, host: &str) -> Result<Credential> {
+    async fn credential(&self, host: &str, _repository: &str) -> Result<Credential> {
         Ok(self.hosts.get(host).cloned().unwrap_or(Credential::Anonymous))
     }
 }

@@ -65,6 +65,16 @@ impl Hosts {
         Self::default()
     }
 
+    /// What this machine's container programs are told: the trees `/etc/containerd/certs.d`, `/etc/docker/certs.d` and podman's `/etc/containers/certs.d`.
+    pub fn of_system() -> Self {
+        let trees = [
+            "/etc/containerd/certs.d",
+            "/etc/docker/certs.d",
+            "/etc/containers/certs.d",
+        ];
+        trees.into_iter().fold(Self::new(), Self::tree)
+    }
+
     /// Containerd's tree in `directory`, usually `/etc/containerd/certs.d`. It may be missing. Of several the first that has the registry counts.
     pub fn tree(mut self, directory: impl Into<PathBuf>) -> Self {
         self.trees.push(directory.into());

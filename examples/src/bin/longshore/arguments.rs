@@ -23,15 +23,9 @@ pub(crate) struct Cli {
     /// Where images and containers are kept [default: /var/lib/longshore, or ~/.local/share/longshore when not root]
     #[arg(long, global = true, env = "LONGSHORE_ROOT", value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
-    /// Mirrors and trust of registries: containerd's tree of `hosts.toml` files
-    #[arg(
-        long,
-        global = true,
-        env = "LONGSHORE_HOSTS_DIR",
-        value_name = "DIR",
-        default_value = "/etc/containerd/certs.d"
-    )]
-    pub(crate) hosts_dir: PathBuf,
+    /// Mirrors and trust of registries: containerd's tree of `hosts.toml` files [default: certs.d in /etc/containerd, /etc/docker and /etc/containers]
+    #[arg(long, global = true, env = "LONGSHORE_HOSTS_DIR", value_name = "DIR")]
+    pub(crate) hosts_dir: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use longshore::distribution::{DockerConfig, Hosts, RegistryClient};
+use longshore::distribution::Hosts;
 use longshore::events::{EventSink, Journal, JournalOptions};
 use longshore::runtime::{ContainerId, Executor, LinuxExecutor, LogFile};
 use longshore::{Engine, ErrorKind};
@@ -18,14 +18,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Site {
     pub(crate) root: PathBuf,
-    /// The tree of `hosts.toml` files.
-    hosts: PathBuf,
+    /// The tree of `hosts.toml` files, instead of the system's.
+    hosts: Option<PathBuf>,
     /// What every command notes what it does in; open when an engine is.
     journal: OnceLock<Arc<Journal>>,
 }
 
 impl Site {
-    pub(crate) fn new(root: Option<PathBuf>, hosts: PathBuf) -> Result<Self> {
+    pub(crate) fn new(root: Option<PathBuf>, hosts: Option<PathBuf>) -> Result<Self> {
         let root = root.map_or_else(data_folder, Ok)?;
         Ok(Self {
             root,
@@ -34,36 +34,26 @@ impl Site {
         })
     }
 
-    /// The engine. Another command that holds it is waited for.
+    /// The engine, with this machine's mirrors and this user's logins. Another command that holds it is waited for.
     pub(crate) async fn engine(&self) -> Result<Engine> {
         let begun = Instant::now();
         loop {
-            match Engine::open(&self.root).await {
+            let mut builder = Engine::builder(&self.root);
+            if let Some(hosts) = &self.hosts {
+                builder = builder.hosts(Hosts::new().tree(hosts));
+            }
+            match builder.open().await {
                 Err(error) if error.kind() == ErrorKind::Locked && begun.elapsed() < PATIENCE => {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
                 outcome => {
                     let engine = outcome.with_context(|| format!("opening {}", self.root.display()))?;
+                    // Not before: the directory is the engine's to make.
                     let sinks = vec![self.journal()? as Arc<dyn EventSink>];
-                    let client = self.client()?;
-                    return Ok(Engine {
-                        sinks,
-                        resolver: client.clone(),
-                        fetcher: client.clone(),
-                        pusher: client,
-                        ..engine
-                    });
+                    return Ok(Engine { sinks, ..engine });
                 }
             }
         }
-    }
-
-    /// The client of registries, with this machine's mirrors and this user's logins.
-    fn client(&self) -> Result<Arc<RegistryClient>> {
-        let client = RegistryClient::builder()
-            .hosts(Hosts::new().tree(&self.hosts))
-            .credentials(Arc::new(DockerConfig::from_env()));
-        Ok(Arc::new(client.build()?))
     }
 
     pub(crate) fn journal_directory(&self) -> PathBuf {
