@@ -7,8 +7,10 @@ use crate::raw::syscall;
 
 /// The most parts (of the program, of its libraries) that are kept: more than any program of ours has.
 const MOST: usize = 128;
-/// How much is kept on both sides of the place where the stack is now, and of what belongs to the thread.
-const MARGIN: usize = 256 << 10;
+/// How much is kept around the stack's present end, and what belongs to the thread.
+const MARGIN: usize = 64 << 10;
+/// How much there is for what is called from now on.
+const STACK: usize = 768 << 10;
 
 /// From one address up to another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,7 +65,7 @@ impl Essentials {
     ///
     /// # Safety
     /// The caller is a copy of the process, with one thread, that never returns from the function that calls this, never allocates and unwinds, and uses nothing that is not in
-    /// variables of the program's, on the stack at most 128 KiB away, or in a `self` that is.
+    /// variables of the program's or in at most 32 KiB of the stack above. It calls functions that need at most 512 KiB of it.
     pub unsafe fn let_go_of_all_else(mut self) -> Result<(), Errno> {
         let page = self.page;
         let here = (&raw const self) as usize;
@@ -71,7 +73,7 @@ impl Essentials {
         let (errno, thread) = unsafe { (libc::__errno_location() as usize, libc::pthread_self() as usize) };
         for place in [here, errno, thread] {
             self.add(Range {
-                start: place.saturating_sub(MARGIN),
+                start: place.saturating_sub(if place == here { STACK } else { MARGIN }),
                 end: place.saturating_add(MARGIN),
                 unchanged: false,
             })?;

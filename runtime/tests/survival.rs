@@ -7,7 +7,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use longshore_runtime::{ContainerId, DeleteMode, Executor, Io, KillScope, Lifetime, LinuxExecutor, ProcessId, Status};
+use longshore_runtime::{
+    ContainerId, DeleteMode, Executor, Io, KillScope, Lifetime, LinuxExecutor, LogFile, LogFormat, LogReader,
+    OutputStream, ProcessId, Status,
+};
 use support::{new_id, place, spec};
 
 const ROLE: &str = "LONGSHORE_TEST_HOST_DIR";
@@ -32,12 +35,19 @@ fn host_program() {
         loop {
             let id = new_id();
             let script = fs::read_to_string(dir.join("script"));
-            let spec = match &script {
+            let mut spec = match &script {
                 Ok(script) => spec(&["sh", "-c", script]),
                 Err(_) => spec(&["sleep", "1000"]),
             };
+            if dir.join("terminal").exists() {
+                spec["process"]["terminal"] = true.into();
+            }
+            let io = match fs::read(dir.join("log-as")) {
+                Ok(log) => Io::log(serde_json::from_slice(&log).expect("a log")),
+                Err(_) => Io::null(),
+            };
             let spec = support::parse(&spec);
-            let request = longshore_runtime::CreateRequest::new(id.clone(), dir, spec, Io::null()).lifetime(lifetime);
+            let request = longshore_runtime::CreateRequest::new(id.clone(), dir, spec, io).lifetime(lifetime);
             executor.create(request).await.expect("created");
             if dir.join("only-create").exists() {
                 fs::write(dir.join("ready"), id.as_str()).expect("a file");
@@ -192,6 +202,58 @@ async fn how_and_when_a_container_ended_is_known_although_no_host_lived() {
         }
         executor.delete(&id, DeleteMode::Stopped).await.expect("deleted");
         let _ = fs::remove_file(&go);
+    }
+}
+
+#[tokio::test]
+async fn what_a_container_says_while_no_host_lives_is_in_its_log_to_the_last_byte() {
+    let Some(place) = place() else { return };
+    let (dir, go) = (place.dir.path(), place.dir.path().join("rootfs/go"));
+    let script = "echo before; while ! test -e /go; do sleep 0.01; done; seq 1 5000; echo wrong >&2; printf last";
+    fs::write(dir.join("script"), script).expect("a file");
+    let numbers = (1..=5000).fold(String::new(), |text, number| text + &format!("{number}\n"));
+    for format in [LogFormat::Json, LogFormat::Cri] {
+        for terminal in [false, true] {
+            let log = LogFile::new(dir.join(format!("log-{format:?}-{terminal}")));
+            let log = log.format(format).rotate(20_000, 100);
+            fs::write(dir.join("log-as"), serde_json::to_vec(&log).expect("JSON")).expect("a file");
+            if terminal {
+                fs::write(dir.join("terminal"), "").expect("a file");
+            }
+            let id = outlive_a_host(dir).await;
+            let monitor = pid_of(&record(dir, &id), "monitor");
+            let followed = LogReader::open(log.path()).expect("it opens");
+            assert!(followed.is_written(), "the monitor has it open");
+            fs::write(&go, "").expect("a file");
+            until_gone(monitor).await;
+            let mut reader = LogReader::open(log.path()).expect("it opens");
+            let records = reader.all().expect("readable");
+            let said = |stream| {
+                let of_it = records.iter().filter(|record| record.stream == stream);
+                let text = of_it.flat_map(|record| record.text.clone()).collect();
+                String::from_utf8(text).expect("text").replace("\r\n", "\n")
+            };
+            let case = format!("{format:?}, terminal: {terminal}");
+            match terminal {
+                false => {
+                    assert_eq!(said(OutputStream::Stdout), format!("before\n{numbers}last"), "{case}");
+                    assert_eq!(said(OutputStream::Stderr), "wrong\n", "{case}");
+                }
+                true => assert_eq!(
+                    said(OutputStream::Stdout),
+                    format!("before\n{numbers}wrong\nlast"),
+                    "{case}"
+                ),
+            }
+            assert!(!reader.is_written(), "{case}");
+            let mut first = log.path().as_os_str().to_owned();
+            first.push(".1");
+            assert!(Path::new(&first).exists(), "{case}: it was rotated");
+            let executor = LinuxExecutor::open(dir.join("state")).expect("it opens");
+            executor.delete(&id, DeleteMode::Stopped).await.expect("deleted");
+            fs::remove_file(&go).expect("it is there");
+        }
+        fs::remove_file(dir.join("terminal")).expect("it is there");
     }
 }
 

@@ -15,7 +15,7 @@ pub(crate) use post::Post;
 pub(crate) use session::{Meeting, Session, step_error, wait_and_reap, wait_for_end};
 #[cfg(feature = "systemd")]
 pub(crate) use spawner::Placeholder;
-pub(crate) use spawner::{Order, Spawned, Spawner};
+pub(crate) use spawner::{Monitored, Order, Spawned, Spawner};
 
 use crate::Error;
 

@@ -28,18 +28,22 @@ impl Post {
         self.say(Message::Child, &[pidfd])
     }
 
-    /// Tells the monitor that the container is recorded, and that its end is to be as well. From now on it does not depend on this program.
-    pub(crate) fn settle(self) -> Result<()> {
-        self.say(Message::Settled, &[])
+    /// Hands the monitor the container's terminal, whose output it is to record.
+    pub(super) fn terminal(&self, master: BorrowedFd<'_>) -> Result<()> {
+        self.say(Message::Terminal, &[master])
+    }
+
+    /// Tells the monitor that the container's record is ready: it puts that in its place and lets the child, which is at the other end of `talk`, go on. From now on
+    /// the container does not depend on this program.
+    pub(super) fn settle(self, talk: BorrowedFd<'_>) -> Result<()> {
+        self.say(Message::Settled, &[talk])
     }
 
     fn say(&self, message: Message, fds: &[BorrowedFd<'_>]) -> Result<()> {
         let bytes = message.encode();
         let mut space = [std::mem::MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() {
-            control.push(SendAncillaryMessage::ScmRights(fds));
-        }
+        control.push(SendAncillaryMessage::ScmRights(fds));
         loop {
             let parts = [std::io::IoSlice::new(&bytes)];
             match sendmsg(self.0.as_fd(), &parts, &mut control, SendFlags::NOSIGNAL) {

@@ -111,9 +111,21 @@ impl Session {
         self.monitor.take().map(|(_, monitor)| monitor)
     }
 
-    /// Leaves the child to its monitor, if it has one: the container is recorded.
+    /// Hands the container's terminal to its monitor.
+    pub(crate) fn leave_terminal(&self, master: &OwnedFd) -> Result<()> {
+        let post = self.post.as_ref();
+        post.map_or(Ok(()), |post| post.terminal(master.as_fd()))
+    }
+
+    /// Whether the child has a monitor.
+    pub(crate) fn is_monitored(&self) -> bool {
+        self.monitor.is_some()
+    }
+
+    /// Leaves the child to its monitor, which puts the container's record in its place and lets the child go on.
     pub(crate) fn settle(&mut self) -> Result<()> {
-        self.post.take().map_or(Ok(()), Post::settle)
+        let socket = self.socket.as_fd();
+        self.post.take().map_or(Ok(()), |post| post.settle(socket))
     }
 
     /// Lets the child go on from where it waits.

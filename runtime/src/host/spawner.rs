@@ -6,7 +6,7 @@ use longshore_linux::{
 };
 
 use super::{Inputs, Post, io_error};
-use crate::init::{self, Ancestor, Duty};
+use crate::init::{self, Ancestor, Duty, LogDuty};
 use crate::plan::Program;
 use crate::{Error, Result};
 
@@ -29,8 +29,17 @@ pub(crate) struct Order {
     pub(crate) inputs: Inputs,
     /// The groups of v2, into the first of which that takes processes it is cloned.
     pub(crate) groups: Vec<OwnedFd>,
-    /// The container's directory, if it is to have a monitor.
-    pub(crate) monitored: Option<OwnedFd>,
+    /// What a monitor is for, if the container is to have one.
+    pub(crate) monitored: Option<Monitored>,
+}
+
+/// What a monitor is for.
+#[derive(Debug)]
+pub(crate) struct Monitored {
+    /// The container's directory.
+    pub(crate) directory: OwnedFd,
+    /// The log that it writes, if it does.
+    pub(crate) log: Option<LogDuty>,
 }
 
 pub(crate) type Job = Box<dyn FnOnce() -> Option<OwnedFd> + Send>;
@@ -110,13 +119,14 @@ impl Spawner {
         let sealed = self.sealed();
         let (duty, post) = match order.monitored.take() {
             None => (None, None),
-            Some(directory) => {
+            Some(Monitored { directory, log }) => {
                 let (post, control) = Post::new()?;
                 let essentials = self.essentials();
                 let duty = Duty {
                     control,
                     directory,
                     essentials,
+                    log,
                 };
                 (Some(duty), Some(post))
             }

@@ -130,7 +130,7 @@ pub(crate) enum Message {
     ListenerAt(u32),
     /// A mount comes with the message, whose ids the host is to map as this step says.
     Map(u32),
-    /// The host's word to a monitor: the container is recorded, and its end is to be as well.
+    /// The host's word to a monitor: the container's record is ready. The host's end of the child's socket comes with it.
     Settled,
 }
 

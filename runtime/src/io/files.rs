@@ -10,7 +10,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::{Drained, Io, OutputGuard, Stdio, Streams};
 use crate::host::io_error;
-use crate::logs::{Lines, Rotating};
+use crate::logs::{Lines, LogWriter};
 use crate::{LogFile, OutputStream, Result};
 
 /// How much is read at once.
@@ -34,8 +34,8 @@ impl Io {
 
     /// Output and errors as records of a log. No input. [`LogReader`](crate::LogReader) reads them.
     ///
-    /// A thread of this program carries the output; a detached container that outlives it gets a broken pipe. Whoever waits for the end of the container is
-    /// told when the last of it is written.
+    /// A thread of this program carries the output, or the monitor of a container that has one, so that it goes on when this program has ended. Whoever waits for the end of the
+    /// container is told when the last of it is written.
     pub fn log(log: LogFile) -> Self {
         let (guard, drained) = Drained::pair();
         Self::custom(Log {
@@ -117,11 +117,13 @@ struct Log {
 
 impl Log {
     fn carrier(&self) -> Result<impl Fn(OutputStream, OwnedFd) -> Result<()>> {
-        let file = Arc::new(Mutex::new(Rotating::open(&self.log)?));
-        let (form, guard) = (self.log.form(), self.guard.clone());
+        let file = Arc::new(Mutex::new(LogWriter::open(&self.log)?));
+        let guard = self.guard.clone();
         Ok(move |stream: OutputStream, from| {
-            let mut lines = Lines::new(stream, &file, form);
-            carry(stream.name(), from, Some(guard.clone()), move |bytes| lines.take(bytes))
+            let mut lines = Lines::new(stream, &file);
+            carry(stream.name(), from, Some(guard.clone()), move |bytes| {
+                Ok(lines.take(bytes)?)
+            })
         })
     }
 }
@@ -143,6 +145,10 @@ impl Streams for Log {
 
     fn console(self: Box<Self>, master: OwnedFd) -> Result<()> {
         self.carrier()?(OutputStream::Stdout, master)
+    }
+
+    fn log(&self) -> Option<&LogFile> {
+        Some(&self.log)
     }
 
     fn drained(&mut self) -> Option<Drained> {

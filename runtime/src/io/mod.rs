@@ -8,9 +8,10 @@ use std::os::fd::OwnedFd;
 
 pub use drained::{Drained, OutputGuard};
 pub use pipes::PipeEnds;
+pub(crate) use pipes::null;
 pub use terminal::Terminal;
 
-use crate::{Error, Result};
+use crate::{Error, LogFile, Result};
 
 /// The container's ends of its three streams.
 #[derive(Debug)]
@@ -34,6 +35,11 @@ pub trait Streams: Debug + Send + 'static {
     /// Takes the master side of the container's terminal.
     fn console(self: Box<Self>, master: OwnedFd) -> Result<()>;
 
+    /// The log that this is, if it is nothing else. The output of a container that has a monitor goes to it without this program, and so without a call of the others here.
+    fn log(&self) -> Option<&LogFile> {
+        None
+    }
+
     /// What tells that all output has reached its medium, for an implementation that carries it there itself. Asked for
     /// once, before the other two; [`Executor::wait`](crate::Executor::wait) waits for it.
     fn drained(&mut self) -> Option<Drained> {
@@ -52,6 +58,11 @@ impl Io {
     /// The user's own streams.
     pub fn custom(streams: impl Streams) -> Self {
         Self(Box::new(streams))
+    }
+
+    /// The log that it is, if it is nothing else.
+    pub(crate) fn log_file(&self) -> Option<&LogFile> {
+        self.0.log()
     }
 
     /// The implementation inside.

@@ -52,7 +52,7 @@ impl Io {
 }
 
 /// Opens the null device.
-pub(super) fn null(flags: OFlags) -> Result<OwnedFd> {
+pub(crate) fn null(flags: OFlags) -> Result<OwnedFd> {
     openat(CWD, c"/dev/null", flags | OFlags::CLOEXEC, Mode::empty()).map_err(io_error("open /dev/null"))
 }
 

@@ -3,17 +3,20 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use oci_spec::runtime::Spec;
+use rustix::fs::OFlags;
+use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::container::Container;
 use super::process::Watched;
 use super::record::{Claim, ProcessName, Record, StateDir};
 use super::{Shared, hooks, start_socket};
 use crate::cgroup::{Cgroup, Limits, Unit};
-use crate::host::{Inputs, Meeting, Order, Session, io_error, wait_and_reap};
+use crate::host::{Inputs, Meeting, Monitored, Order, Session, io_error, wait_and_reap};
+use crate::init::LogDuty;
 use crate::io::Streams;
 use crate::plan::op::Slot;
 use crate::plan::{PlanOptions, plan};
-use crate::{ContainerId, CreateRequest, Drained, Error, Io, Lifetime, Reaper, Result, resctrl};
+use crate::{ContainerId, CreateRequest, Drained, Error, Io, Lifetime, LogFile, Reaper, Result, Stdio, resctrl};
 
 /// A created container that nobody has been told of yet. Dropped, it is as if it had never been.
 #[derive(Debug)]
@@ -164,17 +167,34 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
     let (mut inputs, socket) = Inputs::open(&program, cgroup.location())?;
     inputs.put_descriptors(&program, descriptors)?;
     inputs.put(Slot::START, start_socket::listen_in(dir.path())?)?;
-    let (streams, drained) = open_streams(io, program.terminal, &mut inputs)?;
+    let monitored = lifetime == Lifetime::Detached && reaper == Reaper::Executor;
+    let (outlet, drained) = match io.log_file().filter(|_| monitored).cloned() {
+        Some(log) => (
+            Outlet::Monitor(leave_streams(&log, program.terminal, &mut inputs)?),
+            None,
+        ),
+        None => {
+            let (streams, drained) = open_streams(io, program.terminal, &mut inputs)?;
+            (Outlet::Host(streams), drained)
+        }
+    };
     let entry = cgroup.entry()?;
     inputs.put_tasks(entry.tasks)?;
 
     let steps = program.steps.len() as u32;
-    let monitored = lifetime == Lifetime::Detached && reaper == Reaper::Executor;
+    let (outlet, log) = outlet.split();
+    let monitored = match monitored {
+        true => Some(Monitored {
+            directory: dir.open()?,
+            log,
+        }),
+        false => None,
+    };
     let spawned = shared.spawner.spawn(Order {
         program: Arc::clone(&program),
         inputs,
         groups: entry.unified.into_iter().collect(),
-        monitored: monitored.then(|| dir.open()).transpose()?,
+        monitored,
     })?;
     let session = Session::new(program, socket, spawned);
     let mut record = Record {
@@ -190,7 +210,7 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
         keyring,
         resctrl: made.resctrl(),
     };
-    let mut session = match until_created(shared, session, streams, &mut record, cgroup) {
+    let mut session = match until_created(shared, session, outlet, &mut record, cgroup) {
         Ok(session) => session,
         Err(error) => {
             drop(made);
@@ -203,9 +223,13 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
     };
     cgroup.confine_devices(&limits)?;
     record.monitor = session.monitor_pid().map(ProcessName::of).transpose()?;
-    dir.save(&record)?;
-    session.settle()?;
-    session.go()?;
+    if session.is_monitored() {
+        dir.prepare(&record)?;
+        session.settle()?;
+    } else {
+        dir.save(&record)?;
+        session.go()?;
+    }
     if lifetime == Lifetime::Detached {
         // This program may end as soon as it is told; by then the child no longer dies with it.
         session.until_let_go()?;
@@ -287,6 +311,43 @@ pub(super) fn open_streams(io: Io, terminal: bool, inputs: &mut Inputs) -> Resul
     Ok((None, drained))
 }
 
+/// Who takes the output of a container.
+enum Outlet<T> {
+    /// Streams of this program's, which may wait for a terminal.
+    Host(Option<Box<dyn Streams>>),
+    /// Its monitor.
+    Monitor(T),
+}
+
+impl Outlet<LogDuty> {
+    /// The monitor's part apart.
+    fn split(self) -> (Outlet<()>, Option<LogDuty>) {
+        match self {
+            Self::Host(streams) => (Outlet::Host(streams), None),
+            Self::Monitor(log) => (Outlet::Monitor(()), Some(log)),
+        }
+    }
+}
+
+/// Opens the streams of a process whose monitor writes its log.
+fn leave_streams(log: &LogFile, terminal: bool, inputs: &mut Inputs) -> Result<LogDuty> {
+    if terminal {
+        return LogDuty::open(log, [None, None]);
+    }
+    let pipe = || {
+        let (from, to) = pipe_with(PipeFlags::CLOEXEC)?;
+        let from = rustix::io::fcntl_dupfd_cloexec(&from, 3)?;
+        // Who reads from both of two waits for neither.
+        rustix::io::ioctl_fionbio(&from, true)?;
+        Ok::<_, rustix::io::Errno>((from, to))
+    };
+    let pipe = || pipe().map_err(io_error("make a pipe"));
+    let ((out, stdout), (err, stderr)) = (pipe()?, pipe()?);
+    let stdin = crate::io::null(OFlags::RDONLY)?;
+    inputs.put_streams(Stdio { stdin, stdout, stderr })?;
+    LogDuty::open(log, [Some(out), Some(err)])
+}
+
 /// Hands a terminal to the streams that wait for it.
 pub(super) fn connect(streams: &mut Option<Box<dyn Streams>>, master: OwnedFd) -> Result<()> {
     streams.take().map_or(Ok(()), |streams| streams.console(master))
@@ -296,13 +357,16 @@ pub(super) fn connect(streams: &mut Option<Box<dyn Streams>>, master: OwnedFd) -
 fn until_created(
     shared: &Shared,
     mut session: Session,
-    mut streams: Option<Box<dyn Streams>>,
+    mut outlet: Outlet<()>,
     record: &mut Record,
     cgroup: &Cgroup,
 ) -> Result<Session> {
     loop {
         match session.next(&shared.facts)? {
-            Meeting::Terminal(master) => connect(&mut streams, master)?,
+            Meeting::Terminal(master) => match &mut outlet {
+                Outlet::Host(streams) => connect(streams, master)?,
+                Outlet::Monitor(()) => session.leave_terminal(&master)?,
+            },
             Meeting::Hooks => {
                 record.init = ProcessName::of(session.pid())?;
                 hooks::run_create(hooks::Inside {

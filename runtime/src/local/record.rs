@@ -133,12 +133,8 @@ impl StateDir {
 
     /// Takes the id: the directory appears with its claim inside, or not at all.
     pub(crate) fn claim(&self, claim: &Claim) -> Result<()> {
-        // A tilde is in no id. The name is unique in the program, and the program among those that live.
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let root = self.path.parent().unwrap_or(Path::new("/"));
         let fresh = Self {
-            path: root.join(format!("new~{}~{number}", claim.owner.pid)),
+            path: self.new_name(claim.owner.pid),
             id: self.id.clone(),
         };
         let fail = || format!("make the directory {}", self.path.display());
@@ -172,20 +168,40 @@ impl StateDir {
         self.read(CLAIM)
     }
 
-    /// Gives the id back. Another program may just be recording an exit in it, and is done in a moment.
+    /// Gives the id back: at once, whatever becomes of this program. Another one may just be recording an exit in the directory, and is done in a moment.
     pub(crate) fn remove(&self) -> Result<()> {
+        let fail = || format!("remove the directory {}", self.path.display());
+        let away = self.new_name(std::process::id());
+        match fs::rename(&self.path, &away) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed.map_err(io_error(fail()))?,
+        }
         let mut tries = 0;
         loop {
-            match fs::remove_dir_all(&self.path) {
+            match fs::remove_dir_all(&away) {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
                 Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty && tries < 100 => tries += 1,
-                removed => return removed.map_err(io_error(format!("remove the directory {}", self.path.display()))),
+                removed => return removed.map_err(io_error(fail())),
             }
         }
     }
 
+    /// A name beside it that is no container's, and that of this program's: what is left under it when the program has ended is swept.
+    fn new_name(&self, pid: impl std::fmt::Display) -> PathBuf {
+        // A tilde is in no id. The name is unique in the program, and the program among those that live.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let root = self.path.parent().unwrap_or(Path::new("/"));
+        root.join(format!("new~{pid}~{number}"))
+    }
+
     pub(crate) fn save(&self, record: &Record) -> Result<()> {
         self.write(RECORD, record)
+    }
+
+    /// Writes the record where a monitor takes it from, who puts it in its place.
+    pub(crate) fn prepare(&self, record: &Record) -> Result<()> {
+        self.write_new(RECORD, record).map(drop)
     }
 
     /// The record; none while the container is being created.
@@ -216,9 +232,15 @@ impl StateDir {
 
     /// Readers see the old file or the new one, whole.
     fn write(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let temporary = self.write_new(name, value)?;
         let path = self.path.join(name);
-        let fail = || format!("write {}", path.display());
+        fs::rename(&temporary, &path).map_err(io_error(format!("write {}", path.display())))
+    }
+
+    /// Writes what is to become a file; returns where it is.
+    fn write_new(&self, name: &str, value: &impl Serialize) -> Result<PathBuf> {
         let temporary = self.path.join(format!(".{name}.new"));
+        let fail = || format!("write {}", temporary.display());
         let bytes = serde_json::to_vec(value)
             .map_err(std::io::Error::from)
             .map_err(io_error(fail()))?;
@@ -230,7 +252,7 @@ impl StateDir {
             .open(&temporary)
             .map_err(io_error(fail()))?;
         file.write_all(&bytes).map_err(io_error(fail()))?;
-        fs::rename(&temporary, &path).map_err(io_error(fail()))
+        Ok(temporary)
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {

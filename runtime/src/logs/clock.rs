@@ -1,15 +1,33 @@
+use std::io::{Cursor, Write};
 use std::time::{Duration, SystemTime};
 
 /// RFC 3339 in UTC with nanoseconds.
 pub(super) fn timestamp(at: SystemTime) -> String {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let (year, month, day) = civil(days);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:09}Z",
-        since.subsec_nanos()
-    )
+    String::from_utf8_lossy(Timestamp::new(since).as_bytes()).into_owned()
+}
+
+/// The same, of a time since 1970, without allocating.
+pub(super) struct Timestamp(Cursor<[u8; 40]>);
+
+impl Timestamp {
+    pub(super) fn new(since: Duration) -> Self {
+        let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+        let (year, month, day) = civil(days);
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        let mut text = Cursor::new([0; 40]);
+        // There is room for every year of the clock's.
+        let _ = write!(
+            text,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:09}Z",
+            since.subsec_nanos()
+        );
+        Self(text)
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.0.get_ref().get(..self.0.position() as usize).unwrap_or_default()
+    }
 }
 
 /// The date of a day since 1970-01-01, by the Gregorian calendar's 400-year cycle, counted from the first of March.

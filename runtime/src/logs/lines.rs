@@ -1,110 +1,98 @@
-use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::Duration;
 
-use serde::Serialize;
+use rustix::io::Errno;
 
-use super::clock::timestamp;
-use super::{LogFormat, OutputStream, Rotating};
+use super::{LogWriter, OutputStream};
 
 /// The longest piece of a line in one record, as Docker and containerd have it.
 pub(super) const LONGEST_PIECE: usize = 16 * 1024;
 
-/// Cuts a stream into lines, and writes each as a record. What is left without an end of line is written when the stream ends.
+/// Cuts a stream into lines, and long lines into pieces, without allocating.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    pending: [u8; LONGEST_PIECE],
+    filled: usize,
+}
+
+impl Pieces {
+    pub(crate) fn new() -> Self {
+        Self {
+            pending: [0; LONGEST_PIECE],
+            filled: 0,
+        }
+    }
+
+    /// Takes what the stream brings, and hands on the pieces that are whole by it.
+    pub(crate) fn take(&mut self, mut bytes: &[u8], mut each: impl FnMut(&[u8])) {
+        while !bytes.is_empty() {
+            let room = self.pending.get_mut(self.filled..).unwrap_or_default();
+            let most = room.len().min(bytes.len());
+            let end = bytes.iter().take(most).position(|byte| *byte == b'\n');
+            let (now, later) = bytes.split_at(end.map_or(most, |at| at + 1));
+            room.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
+            self.filled += now.len();
+            bytes = later;
+            if end.is_some() {
+                self.finish(&mut each);
+            } else if let Some(full) = self.pending.get(..self.filled).filter(|p| p.len() == LONGEST_PIECE) {
+                let cut = whole_characters(full);
+                each(full.get(..cut).unwrap_or_default());
+                self.pending.copy_within(cut.., 0);
+                self.filled -= cut;
+            }
+        }
+    }
+
+    /// Hands on what is left without an end of line.
+    pub(crate) fn finish(&mut self, mut each: impl FnMut(&[u8])) {
+        let filled = std::mem::take(&mut self.filled);
+        if let Some(piece) = self.pending.get(..filled).filter(|piece| !piece.is_empty()) {
+            each(piece);
+        }
+    }
+}
+
+/// Writes a stream's lines, each as a record. What is left without an end of line is written when the stream ends.
 pub(crate) struct Lines {
     stream: OutputStream,
-    file: Arc<Mutex<Rotating>>,
-    format: LogFormat,
-    pending: Vec<u8>,
+    file: Arc<Mutex<LogWriter>>,
+    pieces: Box<Pieces>,
 }
 
 impl Lines {
-    pub(crate) fn new(stream: OutputStream, file: &Arc<Mutex<Rotating>>, format: LogFormat) -> Self {
+    pub(crate) fn new(stream: OutputStream, file: &Arc<Mutex<LogWriter>>) -> Self {
         Self {
             stream,
             file: Arc::clone(file),
-            format,
-            pending: Vec::new(),
+            pieces: Box::new(Pieces::new()),
         }
     }
 
-    pub(crate) fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut records = Records::default();
-        self.pending.extend_from_slice(bytes);
-        let mut rest = self.pending.as_slice();
-        loop {
-            let cut = match rest.iter().take(LONGEST_PIECE).position(|b| *b == b'\n') {
-                Some(end) => end + 1,
-                None if rest.len() >= LONGEST_PIECE => whole_characters(&rest[..LONGEST_PIECE]),
-                None => break,
-            };
-            let (piece, after) = rest.split_at(cut);
-            records.add(self.format, self.stream, piece)?;
-            rest = after;
-        }
-        self.pending = rest.to_vec();
-        self.write(&records)
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<(), Errno> {
+        self.write(|pieces, each| pieces.take(bytes, each))
     }
 
-    fn write(&self, records: &Records) -> io::Result<()> {
+    fn write(&mut self, cut: impl FnOnce(&mut Pieces, &mut dyn FnMut(&[u8]))) -> Result<(), Errno> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.write(&records.bytes, &records.ends)
+        let (stream, mut outcome) = (self.stream, Ok(()));
+        cut(&mut self.pieces, &mut |piece| {
+            outcome = outcome.and(file.put(stream, now(), piece));
+        });
+        outcome.and(file.flush())
     }
 }
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        let mut records = Records::default();
-        if !self.pending.is_empty() && records.add(self.format, self.stream, &self.pending).is_ok() {
-            // A medium that fails must not stop the container: what does not fit is lost.
-            let _ = self.write(&records);
-        }
+        // A medium that fails must not stop the container: what does not fit is lost.
+        let _ = self.write(|pieces, each| pieces.finish(each));
     }
 }
 
-/// Some records, and where each ends.
-#[derive(Default)]
-struct Records {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Records {
-    fn add(&mut self, format: LogFormat, stream: OutputStream, piece: &[u8]) -> io::Result<()> {
-        let time = timestamp(SystemTime::now());
-        match format {
-            LogFormat::Json => {
-                let log = &*String::from_utf8_lossy(piece);
-                let stream = stream.name();
-                serde_json::to_writer(
-                    &mut self.bytes,
-                    &Json {
-                        log,
-                        stream,
-                        time: &time,
-                    },
-                )?;
-            }
-            LogFormat::Cri => {
-                let (tag, line) = match piece.strip_suffix(b"\n") {
-                    Some(line) => ('F', line),
-                    None => ('P', piece),
-                };
-                write!(self.bytes, "{time} {stream} {tag} ")?;
-                self.bytes.extend_from_slice(line);
-            }
-        }
-        self.bytes.push(b'\n');
-        self.ends.push(self.bytes.len());
-        Ok(())
-    }
-}
-
-#[derive(Serialize)]
-struct Json<'a> {
-    log: &'a str,
-    stream: &'a str,
-    time: &'a str,
+fn now() -> Duration {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed();
+    since.unwrap_or_default()
 }
 
 /// How much of the bytes can be cut off without cutting a character.
@@ -118,14 +106,14 @@ fn whole_characters(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LogFile, LogReader};
+    use crate::{LogFile, LogFormat, LogReader};
 
     /// What is read of a log that was written in these pieces.
     fn logged(format: LogFormat, pieces: &[&[u8]]) -> (String, Vec<Vec<u8>>) {
         let folder = tempfile::tempdir().expect("a folder");
         let log = LogFile::new(folder.path().join("log")).format(format);
-        let file = Arc::new(Mutex::new(Rotating::open(&log).expect("it opens")));
-        let mut lines = Lines::new(OutputStream::Stderr, &file, format);
+        let file = Arc::new(Mutex::new(LogWriter::open(&log).expect("it opens")));
+        let mut lines = Lines::new(OutputStream::Stderr, &file);
         for piece in pieces {
             lines.take(piece).expect("it is written");
         }

@@ -3,6 +3,7 @@
 mod clock;
 mod lines;
 mod read;
+mod record;
 mod rotate;
 
 use std::fmt;
@@ -10,8 +11,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use lines::Lines;
+pub(crate) use lines::{Lines, Pieces};
 pub use read::{LogReader, LogRecord};
+pub(crate) use record::LogWriter;
 pub(crate) use rotate::Rotating;
 
 /// One of the two streams of output. A terminal's output counts as [`Stdout`](Self::Stdout).

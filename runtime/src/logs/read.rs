@@ -264,12 +264,12 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::logs::{Lines, Rotating};
+    use crate::logs::{Lines, LogWriter};
     use crate::{LogFile, LogFormat};
 
     fn writer(log: &LogFile) -> Lines {
-        let file = Arc::new(Mutex::new(Rotating::open(log).expect("it opens")));
-        Lines::new(OutputStream::Stdout, &file, log.form())
+        let file = Arc::new(Mutex::new(LogWriter::open(log).expect("it opens")));
+        Lines::new(OutputStream::Stdout, &file)
     }
 
     fn texts(records: Vec<LogRecord>) -> String {

@@ -1,107 +1,179 @@
+use std::ffi::CStr;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{Cursor, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, SeekFrom, flock, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::LogFile;
 use crate::Result;
 use crate::host::io_error;
 
-/// A log that is written, and makes room when it is full.
+/// A log that is written, and makes room when it is full. Once it is open, nothing of it allocates: a container's monitor writes one.
 #[derive(Debug)]
 pub(crate) struct Rotating {
-    log: LogFile,
-    file: File,
+    directory: OwnedFd,
+    name: Name,
+    limit: Option<u64>,
+    files: u32,
+    file: OwnedFd,
     size: u64,
     /// Whether the last record in the file is not whole: the disk was full, or its writer was killed.
     torn: bool,
 }
 
 impl Rotating {
-    /// Opens a log to go on with it; it is made, with mode 0640, if it is not there.
+    /// Opens a log to go on with it; it is made, with mode 0640, if it is not there. Its descriptors are 3 or higher.
     pub(crate) fn open(log: &LogFile) -> Result<Self> {
-        let fail = || io_error(format!("open the log {}", log.path.display()));
-        let mut file = open(&log.path).map_err(fail())?;
-        let size = file.seek(SeekFrom::End(0)).map_err(fail())?;
-        let torn = size > 0 && last_byte(&mut file).map_err(fail())? != b'\n';
-        Ok(Self {
-            log: log.clone(),
-            file,
-            size,
-            torn,
-        })
-    }
-
-    /// Writes records, which end where `ends` says; those that fit in the same file by one call, so that none mix.
-    pub(crate) fn write(&mut self, records: &[u8], ends: &[usize]) -> io::Result<()> {
-        let (mut begin, mut end) = (0, 0);
-        for next in ends {
-            let room = self
-                .log
-                .limit
-                .is_none_or(|limit| self.size + (next - begin) as u64 <= limit);
-            if !room && self.size + (end - begin) as u64 > 0 {
-                self.append(&records[begin..end])?;
-                self.rotate()?;
-                begin = end;
+        let opened = (|| {
+            let name = log.path.file_name().ok_or(Errno::ISDIR)?;
+            let name = Name::new(name.as_bytes())?;
+            let folder = log.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let directory = above_streams(openat(CWD, folder.unwrap_or(Path::new(".")), flags, Mode::empty())?)?;
+            let file = above_streams(open(&directory, name.numbered(0).as_c_str())?)?;
+            let size = rustix::fs::seek(&file, SeekFrom::End(0))?;
+            let mut last = [b'\n'];
+            if let Some(at) = size.checked_sub(1) {
+                rustix::io::pread(&file, &mut last, at)?;
             }
-            end = *next;
-        }
-        self.append(&records[begin..end])
+            Ok::<_, Errno>(Self {
+                directory,
+                name,
+                limit: log.limit,
+                files: log.files,
+                file,
+                size,
+                torn: last != [b'\n'],
+            })
+        })();
+        opened.map_err(io_error(format!("open the log {}", log.path.display())))
     }
 
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// The descriptors, for a process that keeps no others.
+    pub(crate) fn descriptors(&self) -> [RawFd; 2] {
+        [self.directory.as_raw_fd(), self.file.as_raw_fd()]
+    }
+
+    /// Whether a record of so many bytes, after others of so many that are still to be written, belongs into the next file.
+    pub(super) fn is_full(&self, before: usize, record: usize) -> bool {
+        let before = self.size + before as u64;
+        self.limit
+            .is_some_and(|limit| before > 0 && before + record as u64 > limit)
+    }
+
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), Errno> {
         if bytes.is_empty() {
             return Ok(());
         }
         if std::mem::replace(&mut self.torn, true) {
-            self.file.write_all(b"\n")?;
-            self.size += 1;
+            self.write_all(b"\n")?;
         }
-        self.file.write_all(bytes)?;
+        self.write_all(bytes)?;
         self.torn = false;
-        self.size += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), Errno> {
+        while !bytes.is_empty() {
+            match rustix::io::write(&self.file, bytes) {
+                Err(Errno::INTR) => {}
+                Ok(0) => return Err(Errno::IO),
+                written => {
+                    let written = written?;
+                    self.size += written as u64;
+                    bytes = bytes.get(written..).unwrap_or_default();
+                }
+            }
+        }
         Ok(())
     }
 
     /// Killed at any point, nothing but the oldest file is lost, and the order of the others is theirs by number.
-    fn rotate(&mut self) -> io::Result<()> {
-        let path = &self.log.path;
-        if self.log.files == 1 {
+    pub(super) fn rotate(&mut self) -> Result<(), Errno> {
+        let file = |number| self.name.numbered(number);
+        let rename = |from: u32, to: u32| {
+            let (from, to) = (file(from), file(to));
+            renameat(&self.directory, from.as_c_str(), &self.directory, to.as_c_str())
+        };
+        if self.files == 1 {
             // A reader sees another file, not one that has become shorter.
-            fs::remove_file(path)?;
+            unlinkat(&self.directory, file(0).as_c_str(), AtFlags::empty())?;
         } else {
             // Up to the first number that is free, as one may be after a rotation that was not finished.
-            let last = (1..self.log.files - 1)
-                .find(|number| !numbered(path, *number).exists())
-                .unwrap_or(self.log.files - 1);
-            for number in (1..last).rev() {
-                fs::rename(numbered(path, number), numbered(path, number + 1))?;
+            let is_there = |number: &u32| {
+                let flags = AtFlags::SYMLINK_NOFOLLOW;
+                statat(&self.directory, file(*number).as_c_str(), flags).is_ok()
+            };
+            let last = (1..self.files - 1)
+                .find(|number| !is_there(number))
+                .unwrap_or(self.files - 1);
+            for number in (0..last).rev() {
+                rename(number, number + 1)?;
             }
-            fs::rename(path, numbered(path, 1))?;
         }
-        self.file = open(path)?;
+        self.file = open(&self.directory, file(0).as_c_str())?;
         self.size = 0;
         self.torn = false;
         Ok(())
     }
 }
 
+/// A file's name of at most so many bytes as filesystems allow.
+#[derive(Debug)]
+struct Name {
+    bytes: [u8; Name::LONGEST],
+    length: usize,
+}
+
+impl Name {
+    const LONGEST: usize = 255;
+
+    fn new(name: &[u8]) -> Result<Self, Errno> {
+        let mut bytes = [0; Self::LONGEST];
+        let length = name.len();
+        bytes.get_mut(..length).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(name);
+        Ok(Self { bytes, length })
+    }
+
+    /// The name of the file that has this number; the one that is written now, which has none, goes by 0.
+    fn numbered(&self, number: u32) -> Numbered {
+        let mut text = Cursor::new([0; Self::LONGEST + 13]);
+        let _ = text.write_all(self.bytes.get(..self.length).unwrap_or_default());
+        if number > 0 {
+            let _ = write!(text, ".{number}");
+        }
+        Numbered(text.into_inner())
+    }
+}
+
+/// With at least one null at its end.
+struct Numbered([u8; Name::LONGEST + 13]);
+
+impl Numbered {
+    fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
+    }
+}
+
+fn above_streams(fd: OwnedFd) -> Result<OwnedFd, Errno> {
+    match fd.as_raw_fd() {
+        0..3 => rustix::io::fcntl_dupfd_cloexec(&fd, 3),
+        _ => Ok(fd),
+    }
+}
+
 /// The lock tells readers that more may come, for as long as it is open.
-fn open(path: &Path) -> io::Result<File> {
-    let file = File::options()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .open(path)?;
+fn open(directory: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC;
+    let file = openat(directory, name, flags, Mode::from_raw_mode(0o640))?;
     match flock(&file, FlockOperation::LockShared) {
         // A filesystem without locks: readers rely on what else they know.
         Ok(()) | Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOLCK) => Ok(file),
-        Err(errno) => Err(errno.into()),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -110,13 +182,6 @@ pub(super) fn is_written(file: &File) -> bool {
     let free = flock(file, FlockOperation::NonBlockingLockExclusive);
     let _ = flock(file, FlockOperation::Unlock);
     free == Err(Errno::WOULDBLOCK)
-}
-
-fn last_byte(file: &mut File) -> io::Result<u8> {
-    let mut byte = [0];
-    file.seek(SeekFrom::End(-1))?;
-    file.read_exact(&mut byte)?;
-    Ok(byte[0])
 }
 
 pub(super) fn numbered(path: &Path, number: u32) -> PathBuf {
@@ -155,13 +220,12 @@ mod tests {
     use super::*;
 
     fn write(log: &mut Rotating, records: &[&str]) {
-        let mut ends = Vec::new();
-        let text = records.iter().fold(String::new(), |mut text, record| {
-            text.push_str(record);
-            ends.push(text.len());
-            text
-        });
-        log.write(text.as_bytes(), &ends).expect("it is written");
+        for record in records {
+            if log.is_full(0, record.len()) {
+                log.rotate().expect("it makes room");
+            }
+            log.append(record.as_bytes()).expect("it is written");
+        }
     }
 
     fn contents(log: &LogFile) -> Vec<String> {

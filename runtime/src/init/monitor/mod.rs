@@ -5,8 +5,10 @@
 //! host's memory it lets go of as soon as init is cloned.
 
 mod exit;
+mod recorder;
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use longshore_linux::{
@@ -14,30 +16,35 @@ use longshore_linux::{
     realtime, reap, reset_signal_handlers, send_signal,
 };
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, openat, renameat};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
 use super::report::{Call, Failure, Message, receive};
-use super::{Slots, close_others, run, run_helper};
+pub(crate) use recorder::LogDuty;
+use recorder::Recorder;
+
+use super::{EMPTY, GO, Slots, close_others, run, run_helper};
 use crate::plan::Program;
 use crate::plan::op::Slot;
 
 /// The number of the step in which a monitor clones.
 pub(crate) const MONITOR_STEP: u32 = u32::MAX - 1;
 /// Its name, of at most 15 bytes.
-const NAME: &std::ffi::CStr = c"longshore-mon";
+const NAME: &CStr = c"longshore-mon";
 const SIGKILL: i32 = 9;
 
 /// What a monitor is for. The descriptors are 3 or higher.
 #[derive(Debug)]
 pub(crate) struct Duty {
-    /// Where the host says that init is its child, and later that the container is recorded. Its end before that is the end of both.
+    /// Where the host says that init is its child, and later that the container's record is ready. Its end before that is the end of both.
     pub(crate) control: OwnedFd,
     /// The container's directory of the state directory.
     pub(crate) directory: OwnedFd,
     /// What it keeps of its memory; all of it, if that can't be known.
     pub(crate) essentials: Option<Essentials>,
+    /// The log that it writes, if it does.
+    pub(crate) log: Option<LogDuty>,
 }
 
 /// Clones the first process of a program, into the first of these groups of v2 that takes processes.
@@ -105,17 +112,31 @@ pub(crate) unsafe fn monitor(
     if !helped && Slots(slots).send(Message::Child, first.as_fd()).is_err() {
         end(&first);
     }
-    let kept = [duty.control.as_raw_fd(), duty.directory.as_raw_fd(), first.as_raw_fd()];
-    // SAFETY: the other descriptors are copies that nobody here uses; neither are the host's handlers; and what is used from here on is on the stack.
+    // SAFETY: the original is never dropped, as this never returns; all of it is plain.
+    let Duty {
+        control,
+        directory,
+        essentials,
+        log,
+    } = unsafe { std::ptr::read(duty) };
+    let of_log = log.as_ref().map_or([None; 4], LogDuty::descriptors);
+    let [a, b, c, d] = of_log.map(|fd| fd.unwrap_or(EMPTY));
+    // SAFETY: the other descriptors are copies that nobody here uses; neither are the host's handlers.
     unsafe {
         reset_signal_handlers();
-        close_others(&kept);
+        close_others(&[
+            control.as_raw_fd(),
+            directory.as_raw_fd(),
+            first.as_raw_fd(),
+            a,
+            b,
+            c,
+            d,
+        ]);
     }
     detach();
-    // SAFETY: the numbers are of descriptors that were just kept, and that nobody closes.
-    let [control, directory] = unsafe { [kept[0], kept[1]].map(|fd| BorrowedFd::borrow_raw(fd)) };
-    if let Some(essentials) = duty.essentials {
-        // SAFETY: this never returns, and what the watch works with is on the stack. What it could not let go of, it keeps.
+    if let Some(essentials) = essentials {
+        // SAFETY: this never returns, and what the watch works with is on the stack, here or below. What it could not let go of, it keeps.
         let _ = unsafe { essentials.let_go_of_all_else() };
     }
     let (helper, child) = if helped {
@@ -123,15 +144,15 @@ pub(crate) unsafe fn monitor(
     } else {
         (None, Some(first))
     };
-    Watch {
+    let watch = Watch {
         control,
         directory,
         helper,
         child,
         settled: false,
         ended: None,
-    }
-    .keep()
+    };
+    watch.keep(log)
 }
 
 /// Leaves what it shares with the host: its session, and with it the signals of a terminal; its streams; its working directory; its name.
@@ -166,8 +187,8 @@ fn wait_and_reap(child: &OwnedFd) -> Exit {
 
 /// A monitor at work.
 struct Watch {
-    control: BorrowedFd<'static>,
-    directory: BorrowedFd<'static>,
+    control: OwnedFd,
+    directory: OwnedFd,
     /// Who clones the child, if that is not the monitor itself, until it has.
     helper: Option<OwnedFd>,
     child: Option<OwnedFd>,
@@ -177,42 +198,72 @@ struct Watch {
     ended: Option<(Exit, Duration)>,
 }
 
+/// What there is to look at.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    host: bool,
+    child: bool,
+    streams: [bool; 2],
+}
+
 impl Watch {
-    fn keep(mut self) -> ! {
+    /// The large buffers are below what the caller has on its stack.
+    #[inline(never)]
+    fn keep(mut self, log: Option<LogDuty>) -> ! {
+        let mut recorder = log.map(Recorder::new);
         loop {
             if let (true, Some((exit, at))) = (self.settled, self.ended) {
-                exit::record(self.directory, exit.shell_code().unwrap_or(UNKNOWN), at);
+                if let Some(recorder) = &mut recorder {
+                    recorder.finish();
+                }
+                exit::record(self.directory.as_fd(), exit.shell_code().unwrap_or(UNKNOWN), at);
                 exit_now(0);
             }
-            let (from_host, of_child) = self.wait();
-            if of_child && let Some(child) = &self.child {
+            let seen = self.wait(recorder.as_ref());
+            if let Some(recorder) = &mut recorder {
+                for (stream, _) in seen.streams.iter().enumerate().filter(|(_, seen)| **seen) {
+                    recorder.bring(stream);
+                }
+            }
+            if seen.child
+                && let Some(child) = &self.child
+            {
                 // Who waits for it to be reaped is not kept waiting.
                 self.ended = Some((wait_and_reap(child), realtime()));
             }
-            if from_host {
-                self.listen();
+            if seen.host {
+                self.listen(recorder.as_mut());
             }
         }
     }
 
-    /// Waits for a word of the host's, or for the end of the child: which of them is there.
-    fn wait(&self) -> (bool, bool) {
-        let mut polled = [
-            PollFd::from_borrowed_fd(self.control, PollFlags::IN),
-            PollFd::from_borrowed_fd(self.child.as_ref().map_or(self.control, AsFd::as_fd), PollFlags::IN),
-        ];
-        let watched = match (self.settled, &self.child, self.ended) {
-            (false, Some(_), None) => &mut polled[..],
-            (false, ..) => &mut polled[..1],
-            (true, ..) => &mut polled[1..],
-        };
-        let _ = poll(watched, None);
-        let [control, child] = polled.map(|fd| !fd.revents().is_empty());
-        (control, child && self.ended.is_none())
+    /// Waits until there is something to look at.
+    fn wait(&self, recorder: Option<&Recorder>) -> Seen {
+        let control = Some(self.control.as_fd()).filter(|_| !self.settled);
+        let child = self.child.as_ref().map(AsFd::as_fd).filter(|_| self.ended.is_none());
+        let [out, err] = recorder.map_or([None; 2], Recorder::sources);
+        let watched = [control, child, out, err];
+        // What is not watched stands for nothing.
+        let mut polled = watched.map(|fd| match fd {
+            Some(fd) => PollFd::from_borrowed_fd(fd, PollFlags::IN),
+            None => PollFd::from_borrowed_fd(self.directory.as_fd(), PollFlags::empty()),
+        });
+        if poll(&mut polled, None).is_err() {
+            return Seen::default();
+        }
+        let [host, child, out, err] = [0, 1, 2, 3].map(|i: usize| {
+            let seen = polled.get(i).is_some_and(|fd| !fd.revents().is_empty());
+            seen && watched.get(i).is_some_and(Option::is_some)
+        });
+        Seen {
+            host,
+            child,
+            streams: [out, err],
+        }
     }
 
-    fn listen(&mut self) {
-        match receive(self.control) {
+    fn listen(&mut self, recorder: Option<&mut Recorder>) {
+        match receive(&self.control) {
             Ok(Some((Message::Child, Some(child)))) => {
                 self.child = rustix::io::fcntl_dupfd_cloexec(&child, 3).ok();
                 if let Some(helper) = self.helper.take() {
@@ -220,11 +271,25 @@ impl Watch {
                     wait_and_reap(&helper);
                 }
             }
-            Ok(Some((Message::Settled, _))) if self.child.is_some() => self.settled = true,
+            Ok(Some((Message::Terminal, Some(master)))) => {
+                if let (Some(recorder), Ok(master)) = (recorder, rustix::io::fcntl_dupfd_cloexec(&master, 3)) {
+                    recorder.take_terminal(master);
+                }
+            }
+            Ok(Some((Message::Settled, Some(talk)))) if self.child.is_some() => self.settle(&talk),
             Ok(Some(_)) => {}
             // The host has died or given up.
             Ok(None) | Err(_) => self.give_up(),
         }
+    }
+
+    /// Makes the record the container's, and lets the child go on: whatever becomes of the host, there is a container from now on.
+    fn settle(&mut self, talk: &OwnedFd) {
+        if renameat(&self.directory, RECORD_NEW, &self.directory, RECORD).is_err() {
+            self.give_up();
+        }
+        let _ = rustix::net::send(talk, &[GO], SendFlags::NOSIGNAL);
+        self.settled = true;
     }
 
     /// Takes all back. A child that it does not know of yet dies with it.
@@ -237,5 +302,8 @@ impl Watch {
     }
 }
 
+/// The record, as the host prepares it and as it is found.
+const RECORD_NEW: &CStr = c".state.json.new";
+const RECORD: &CStr = c"state.json";
 /// What nobody can tell.
 const UNKNOWN: u32 = 255;

@@ -1,0 +1,148 @@
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use longshore_linux::realtime;
+use rustix::io::Errno;
+
+use crate::OutputStream;
+use crate::logs::{LogWriter, Pieces, Rotating};
+use crate::{LogFile, LogFormat, Result};
+
+/// How much is read at once.
+const PIECE: usize = 16 * 1024;
+/// How much of a stream is read at most after the end of init. More than a pipe holds: what init said is in it, and who may go on without init does not keep the container.
+const LAST: usize = 64 << 20;
+
+/// The log that a monitor writes, and where the output comes from. All of it is plain, so that a copy of it can be where it is needed.
+#[derive(Debug)]
+pub(crate) struct LogDuty {
+    file: Rotating,
+    format: LogFormat,
+    /// The ends of the pipes, 3 or higher. There are none for a terminal, which comes later.
+    from: [Option<OwnedFd>; 2],
+}
+
+impl LogDuty {
+    /// Opens the log.
+    pub(crate) fn open(log: &LogFile, from: [Option<OwnedFd>; 2]) -> Result<Self> {
+        Ok(Self {
+            file: Rotating::open(log)?,
+            format: log.form(),
+            from,
+        })
+    }
+
+    /// The descriptors that it needs.
+    pub(super) fn descriptors(&self) -> [Option<RawFd>; 4] {
+        let [directory, file] = self.file.descriptors();
+        let [out, err] = self.from.each_ref().map(|fd| fd.as_ref().map(AsRawFd::as_raw_fd));
+        [Some(directory), Some(file), out, err]
+    }
+}
+
+/// A stream on its way into the log.
+#[derive(Debug)]
+struct Source {
+    stream: OutputStream,
+    /// None when it has ended.
+    from: Option<OwnedFd>,
+    pieces: Pieces,
+}
+
+/// What brings the output into the log.
+#[derive(Debug)]
+pub(super) struct Recorder {
+    writer: LogWriter,
+    sources: [Source; 2],
+}
+
+/// What came of a look at a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Brought {
+    Bytes(usize),
+    Nothing,
+}
+
+impl Recorder {
+    pub(super) fn new(duty: LogDuty) -> Self {
+        let LogDuty { file, format, from } = duty;
+        let [out, err] = from;
+        let source = |stream, from| Source {
+            stream,
+            from,
+            pieces: Pieces::new(),
+        };
+        Self {
+            writer: LogWriter::new(file, format),
+            sources: [source(OutputStream::Stdout, out), source(OutputStream::Stderr, err)],
+        }
+    }
+
+    /// The master side of the container's terminal.
+    pub(super) fn take_terminal(&mut self, master: OwnedFd) {
+        let [out, _] = &mut self.sources;
+        out.from = rustix::io::ioctl_fionbio(&master, true).ok().map(|()| master);
+    }
+
+    /// What is to be looked at when it has something, in order.
+    pub(super) fn sources(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        self.sources
+            .each_ref()
+            .map(|source| source.from.as_ref().map(AsFd::as_fd))
+    }
+
+    /// Brings what one of the streams has now.
+    pub(super) fn bring(&mut self, index: usize) {
+        if let Some(source) = self.sources.get_mut(index) {
+            source.bring(&mut self.writer);
+        }
+    }
+
+    /// Brings all that the streams have, and ends the log.
+    pub(super) fn finish(&mut self) {
+        for source in &mut self.sources {
+            let mut left = LAST;
+            while let Brought::Bytes(length) = source.bring(&mut self.writer) {
+                left = left.saturating_sub(length);
+                if left == 0 {
+                    break;
+                }
+            }
+            source.end(&mut self.writer);
+        }
+    }
+}
+
+impl Source {
+    fn bring(&mut self, writer: &mut LogWriter) -> Brought {
+        let Some(from) = &self.from else {
+            return Brought::Nothing;
+        };
+        let mut buffer = [0u8; PIECE];
+        match rustix::io::read(from, &mut buffer) {
+            Err(Errno::INTR | Errno::AGAIN) => Brought::Nothing,
+            // A terminal's master says EIO when the last one of the other side is closed.
+            Ok(0) | Err(_) => {
+                self.end(writer);
+                Brought::Nothing
+            }
+            Ok(length) => {
+                let (stream, at) = (self.stream, realtime());
+                // What does not fit on the medium is lost: the container does not wait for it.
+                self.pieces.take(buffer.get(..length).unwrap_or_default(), |piece| {
+                    let _ = writer.put(stream, at, piece);
+                });
+                let _ = writer.flush();
+                Brought::Bytes(length)
+            }
+        }
+    }
+
+    fn end(&mut self, writer: &mut LogWriter) {
+        self.from = None;
+        let (stream, at) = (self.stream, realtime());
+        self.pieces.finish(|piece| {
+            let _ = writer.put(stream, at, piece);
+        });
+        let _ = writer.flush();
+    }
+}
