@@ -17,7 +17,7 @@ pub(crate) trait Layout: Debug + Send + Sync + 'static {
     fn make(&self, store: &Store, id: u64, kind: Kind, parents: &[u64]) -> Result<()>;
 
     /// What to mount for it.
-    fn mounts(&self, store: &Store, id: u64, kind: Kind, parents: &[u64]) -> Vec<Mount>;
+    fn mounts(&self, store: &Store, id: u64, kind: Kind, parents: &[u64]) -> Result<Vec<Mount>>;
 }
 
 /// The port's methods, with what blocks on tokio's threads for that. Nothing is half done when a future is dropped: the thread goes on.
@@ -51,7 +51,7 @@ impl<L: Layout> Local<L> {
         self.inner.store.walk()
     }
 
-    pub(crate) fn mounts(&self, key: &str) -> Result<Vec<Mount>> {
+    pub(crate) async fn mounts(&self, key: &str) -> Result<Vec<Mount>> {
         let (entry, parents) = self.inner.store.with_parents(key)?;
         if entry.info.kind == Kind::Committed {
             return Err(Error::WrongKind {
@@ -60,7 +60,8 @@ impl<L: Layout> Local<L> {
                 needed: "an active one or a view",
             });
         }
-        Ok(self.inner.mounts(&entry, &parents))
+        self.run(move |inner| inner.layout.mounts(&inner.store, entry.id, entry.info.kind, &parents))
+            .await
     }
 
     pub(crate) async fn make(&self, key: &str, parent: Option<&str>, kind: Kind, labels: Labels) -> Result<Vec<Mount>> {
@@ -131,13 +132,9 @@ impl<L: Layout> Inner<L> {
         let pending = self.store.begin(key, parent, kind, labels)?;
         let id = pending.id();
         self.layout.make(&self.store, id, kind, &pending.parents)?;
-        let mounts = self.layout.mounts(&self.store, id, kind, &pending.parents);
+        let mounts = self.layout.mounts(&self.store, id, kind, &pending.parents)?;
         pending.publish()?;
         Ok(mounts)
-    }
-
-    fn mounts(&self, entry: &Entry, parents: &[u64]) -> Vec<Mount> {
-        self.layout.mounts(&self.store, entry.id, entry.info.kind, parents)
     }
 
     /// Counts a snapshot's own files. What a committed one takes never changes, so that is kept.
@@ -216,7 +213,7 @@ macro_rules! snapshotter {
                 self.0.make(key, parent, crate::Kind::View, labels).await
             }
             async fn mounts(&self, key: &str) -> crate::Result<Vec<longshore_linux::Mount>> {
-                self.0.mounts(key)
+                self.0.mounts(key).await
             }
             async fn commit(&self, key: &str, name: &str, labels: crate::Labels) -> crate::Result<()> {
                 self.0.commit(key, name, labels).await

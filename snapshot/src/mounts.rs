@@ -5,17 +5,17 @@ use std::path::PathBuf;
 
 use longshore_linux::Mount;
 
-/// The lower directories of an overlay mount, the topmost first.
+/// The lower directories of an overlay mount, the topmost first, by their own paths: what is a symbolic link (a short name for one of many) is followed.
 pub(crate) fn lower_dirs(mount: &Mount) -> Vec<PathBuf> {
-    let mut lowers = Vec::new();
-    for option in &mount.options {
-        if let Some(dirs) = option.strip_prefix("lowerdir=") {
-            lowers.extend(split_dirs(dirs));
-        } else if let Some(one) = option.strip_prefix("lowerdir+=") {
-            lowers.push(PathBuf::from(one));
+    let mut dirs = mount.lower_dirs();
+    for dir in &mut dirs {
+        if dir.is_symlink()
+            && let Ok(real) = dir.canonicalize()
+        {
+            *dir = real;
         }
     }
-    lowers
+    dirs
 }
 
 /// Names of the attributes in which an overlay keeps its marks.
@@ -49,20 +49,6 @@ impl Marks {
             false => &TRUSTED,
         }
     }
-}
-
-/// Directories between colons; a backslash takes the next character as it is.
-fn split_dirs(list: &str) -> Vec<PathBuf> {
-    let mut dirs = vec![String::new()];
-    let mut chars = list.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            ':' => dirs.push(String::new()),
-            '\\' => dirs.last_mut().expect("there is always one").extend(chars.next()),
-            c => dirs.last_mut().expect("there is always one").push(c),
-        }
-    }
-    dirs.into_iter().map(PathBuf::from).collect()
 }
 
 /// An overlay mount with these options, for tests.

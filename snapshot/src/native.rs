@@ -59,12 +59,13 @@ impl Layout for Native {
         copy_tree(source, &target, b"fs").map_err(at::failed("copying its parent to", path))
     }
 
-    fn mounts(&self, store: &Store, id: u64, kind: Kind, parents: &[u64]) -> Vec<Mount> {
-        match (kind, parents.first()) {
-            (Kind::View, Some(parent)) => vec![Mount::bind(store.path(*parent, "fs")).option("ro")],
-            (Kind::View, None) => vec![Mount::bind(store.path(id, "fs")).option("ro")],
-            _ => vec![Mount::bind(store.path(id, "fs")).option("rw")],
-        }
+    fn mounts(&self, store: &Store, id: u64, kind: Kind, parents: &[u64]) -> Result<Vec<Mount>> {
+        let mount = match (kind, parents.first()) {
+            (Kind::View, Some(parent)) => Mount::bind(store.path(*parent, "fs")).option("ro"),
+            (Kind::View, None) => Mount::bind(store.path(id, "fs")).option("ro"),
+            _ => Mount::bind(store.path(id, "fs")).option("rw"),
+        };
+        Ok(vec![mount])
     }
 }
 

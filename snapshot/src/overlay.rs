@@ -8,9 +8,18 @@ use crate::probe::{self, Attributes};
 use crate::store::Store;
 use crate::{Error, Kind, Result, at};
 
+/// How many lower layers the kernel takes.
+const LAYERS_MAX: usize = 500;
+/// When options are longer, layers get their short names. mount(2) takes a page of them, and containerd's clients, from this length on, name the layers from the
+/// directory that they have in common.
+const LONG_OPTIONS: usize = 4096 - 512;
+
 /// The snapshotter that merges layers with overlayfs: making a snapshot costs the same whatever is in its parent.
 ///
 /// Its files are `<root>/snapshots/<id>/fs`, and `work` for the kernel's own use. A snapshot on one layer, or on none, is a bind mount.
+/// Where the options of a mount would be longer than mount(2) takes, its lower directories have short names, symbolic links in `<root>/l`: named from there
+/// ([`Mount::in_common_dir`]), those of 500 layers fit into a page. That is as many as the kernel merges.
+///
 /// A snapshot's mount says `index=off`, so that the same lower directories serve many mounts, and `userxattr` where the caller may not set
 /// `trusted.` attributes (rootless).
 ///
@@ -72,6 +81,16 @@ struct Overlay {
 
 impl Layout for Overlay {
     fn make(&self, store: &Store, id: u64, kind: Kind, parents: &[u64]) -> Result<()> {
+        if parents.len() > LAYERS_MAX {
+            return Err(Error::Unsupported {
+                snapshotter: "overlay",
+                path: store.root().to_owned(),
+                reason: format!(
+                    "the kernel merges {LAYERS_MAX} layers at most, and these are {}; join some of the image's, or take the native snapshotter",
+                    parents.len()
+                ),
+            });
+        }
         if kind == Kind::View && !parents.is_empty() {
             return Ok(());
         }
@@ -83,16 +102,14 @@ impl Layout for Overlay {
         Ok(())
     }
 
-    fn mounts(&self, store: &Store, id: u64, kind: Kind, parents: &[u64]) -> Vec<Mount> {
+    fn mounts(&self, store: &Store, id: u64, kind: Kind, parents: &[u64]) -> Result<Vec<Mount>> {
         let fs = |id| store.path(id, "fs");
-        let text = |path: PathBuf| path.to_str().expect("the root was checked").to_owned();
         match (kind, parents) {
-            (Kind::View, []) => return vec![Mount::bind(fs(id)).option("ro")],
-            (Kind::View, [only]) => return vec![Mount::bind(fs(*only)).option("ro")],
-            (_, []) => return vec![Mount::bind(fs(id)).option("rw")],
+            (Kind::View, []) => return Ok(vec![Mount::bind(fs(id)).option("ro")]),
+            (Kind::View, [only]) => return Ok(vec![Mount::bind(fs(*only)).option("ro")]),
+            (_, []) => return Ok(vec![Mount::bind(fs(id)).option("rw")]),
             _ => {}
         }
-        let lowers: Vec<String> = parents.iter().map(|parent| text(fs(*parent))).collect();
         let mut options = vec!["index=off".to_owned()];
         if self.attributes == Attributes::User {
             options.push("userxattr".to_owned());
@@ -103,14 +120,27 @@ impl Layout for Overlay {
             options.push(format!("workdir={}", text(store.path(id, "work"))));
             options.push(format!("upperdir={}", text(fs(id))));
         }
+        let lowers: Vec<String> = parents.iter().map(|parent| text(fs(*parent))).collect();
         options.push(format!("lowerdir={}", lowers.join(":")));
-        vec![Mount {
+        if options.iter().map(|option| option.len() + 1).sum::<usize>() > LONG_OPTIONS {
+            let lowers: Result<Vec<_>> = parents
+                .iter()
+                .map(|parent| store.short_name(*parent).map(text))
+                .collect();
+            options.pop();
+            options.push(format!("lowerdir={}", lowers?.join(":")));
+        }
+        Ok(vec![Mount {
             fs_type: "overlay".into(),
             source: "overlay".into(),
             target: None,
             options,
-        }]
+        }])
     }
+}
+
+fn text(path: PathBuf) -> String {
+    path.to_str().expect("the root was checked").to_owned()
 }
 
 #[cfg(test)]

@@ -108,30 +108,8 @@ fn read_regular(entry: OwnedFd, path: &Path, limit: u64) -> Result<Vec<u8>> {
 /// Upper directory first, then the lower ones in the order of the option.
 fn overlay_directories(mount: &Mount) -> Vec<PathBuf> {
     let mut directories: Vec<PathBuf> = mount.value_of("upperdir").map(PathBuf::from).into_iter().collect();
-    for option in &mount.options {
-        if let Some(one) = option.strip_prefix("lowerdir+=") {
-            directories.push(one.into());
-        } else if let Some(list) = option.strip_prefix("lowerdir=") {
-            directories.extend(split_lower(list).into_iter().map(PathBuf::from));
-        }
-    }
+    directories.extend(mount.lower_dirs());
     directories
-}
-
-/// Splits `a:b:c`, where a backslash takes the meaning from a colon or another backslash.
-fn split_lower(list: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    let mut chars = list.chars();
-    while let Some(c) = chars.next() {
-        let last = parts.last_mut().expect("there is always one");
-        match c {
-            '\\' => last.extend(chars.next()),
-            ':' => parts.push(String::new()),
-            c => last.push(c),
-        }
-    }
-    parts.retain(|part| !part.is_empty());
-    parts
 }
 
 fn open_directory(path: &Path) -> Result<OwnedFd> {

@@ -271,14 +271,6 @@ fn marks_of_an_unprivileged_overlay_are_known() {
 }
 
 #[test]
-fn lower_directories_are_split_as_the_kernel_splits_them() {
-    assert_eq!(split_lower("/a:/b"), ["/a", "/b"]);
-    assert_eq!(split_lower(r"/a\:b:/c\\d"), ["/a:b", r"/c\d"]);
-    assert_eq!(split_lower("/a"), ["/a"]);
-    assert_eq!(split_lower(""), Vec::<String>::new());
-}
-
-#[test]
 fn what_is_no_directory_of_the_host_is_refused() {
     let root = tree(&[]);
     let erofs = Mount {

@@ -4,15 +4,16 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use longshore_linux::{AttrChange, Depth, MountAttr, mount_setattr};
-use rustix::fs::{CWD, Mode, OFlags, fstat, openat, readlinkat_raw};
+use rustix::fs::{CWD, Mode, OFlags, fstat, openat, readlinkat_raw, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen, mount, open_tree,
 };
+use rustix::process::fchdir;
 
 use super::report::{At, Call, Failure};
-use crate::plan::op::{Fallback, FsParam, Source};
+use crate::plan::op::{Fallback, FsParam, ShortName, Source};
 
 /// Makes a mount that is attached to nothing. Also the host calls this, for sources that the child can't reach.
 pub(crate) fn make(source: &Source, attr: MountAttr) -> Result<OwnedFd, Failure> {
@@ -35,7 +36,13 @@ pub(crate) fn make(source: &Source, attr: MountAttr) -> Result<OwnedFd, Failure>
             source,
             flags,
             data,
-        } => by_path(fs_type, source, *flags, data),
+            names,
+        } => {
+            let before = go_to(names)?;
+            let made = by_path(fs_type, source, *flags, data);
+            before.map_or(Ok(()), fchdir).at(Call::Mount)?;
+            made
+        }
         Source::Bind { path, depth } => bind(path, *depth),
         Source::Inside { .. } | Source::Detached(_) | Source::Named(_) | Source::There { .. } => {
             Err(Errno::INVAL).at(Call::OpenSource)
@@ -125,6 +132,21 @@ pub(super) fn set_params(fs: impl AsFd, params: &[FsParam]) -> Result<(), Failur
         Some(value) => fsconfig_set_string(&fs, key.as_c_str(), value.as_c_str()).at(Call::FsOption),
         None => fsconfig_set_flag(&fs, key.as_c_str()).at(Call::FsOption),
     })
+}
+
+/// Goes to a directory, in memory and in no mount table, in which the names lead to their paths; gives the one that was left.
+fn go_to(names: &[ShortName]) -> Result<Option<OwnedFd>, Failure> {
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let before = openat(CWD, c".", flags, Mode::empty()).at(Call::OpenSource)?;
+    let place = new_filesystem(c"tmpfs", &[], &[], MountAttr::empty())?;
+    for short in names {
+        symlinkat(short.path.as_c_str(), &place, short.name.as_c_str()).at(Call::OpenSource)?;
+    }
+    fchdir(&place).at(Call::OpenSource)?;
+    Ok(Some(before))
 }
 
 /// By mount(2), over the root of a namespace that is the child's own. `/` itself stays the directory below; `/..` is what

@@ -181,13 +181,18 @@ impl fmt::Display for Source {
                 source,
                 flags,
                 data,
-            } => write!(
-                f,
-                "{} (by mount(2), flags {flags:#x}) {} {}",
-                fs_type.to_string_lossy(),
-                source.to_string_lossy(),
-                data.to_string_lossy()
-            ),
+                names,
+            } => {
+                let (fs_type, source, data) = (
+                    fs_type.to_string_lossy(),
+                    source.to_string_lossy(),
+                    data.to_string_lossy(),
+                );
+                write!(f, "{fs_type} (by mount(2), flags {flags:#x}) {source} {data}")?;
+                names
+                    .iter()
+                    .try_for_each(|short| write!(f, " {}={:?}", short.name.to_string_lossy(), short.path))
+            }
             Self::Bind {
                 path,
                 depth: Depth::Mount,

@@ -65,6 +65,8 @@ pub(crate) enum Source {
         /// Flags of the filesystem, as mount(2) has them.
         flags: u32,
         data: CString,
+        /// Names for directories in the data, which by their own do not fit: symbolic links in a directory that is the working one meanwhile.
+        names: Vec<ShortName>,
     },
     /// A file or tree of the host.
     Bind { path: CString, depth: Depth },
@@ -76,6 +78,13 @@ pub(crate) enum Source {
     Named(Slot),
     /// What is mounted there already: a bind mount, or a filesystem, whose own parameters change too.
     There { params: Option<Vec<FsParam>> },
+}
+
+/// A name that stands for a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ShortName {
+    pub(crate) name: CString,
+    pub(crate) path: CString,
 }
 
 /// What takes the place of a filesystem that may not be mounted.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use longshore_linux::{Depth, Namespaces};
 
 use super::Builder;
-use super::op::{Fallback, FsParam, HostInput, Source};
+use super::op::{Fallback, FsParam, HostInput, ShortName, Source};
 use super::options::MountOptions;
 use super::paths::{clean, cpath, cstring, in_root, invalid, on_host, unsupported};
 use crate::Result;
@@ -164,9 +164,9 @@ fn of_the_namespaces(fs_type: &[u8]) -> bool {
     )
 }
 
-/// An overlay, with its lower layers one by one where the kernel can, so that neither their number nor the length of their
-/// paths together is bounded by a page.
-fn overlay(field: &str, params: Vec<FsParam>, kernel: (u32, u32)) -> Result<Source> {
+/// An overlay, with its lower layers one by one where the kernel can, and by short names where it can't, so that neither their number nor the length
+/// of their paths together is bounded by a page.
+fn overlay(field: &str, mut params: Vec<FsParam>, kernel: (u32, u32)) -> Result<Source> {
     let source = FsParam {
         key: c"source".into(),
         value: Some(c"overlay".into()),
@@ -193,7 +193,45 @@ fn overlay(field: &str, params: Vec<FsParam>, kernel: (u32, u32)) -> Result<Sour
             fallback: None,
         });
     }
+    if data_of(&params).len() > LONGEST_DATA {
+        let names = short_names(field, &mut params)?;
+        return by_mount(field, "overlay", 0, &params, names);
+    }
     legacy(field, "overlay", 0, &params)
+}
+
+/// Gives the lower layers names of one or two characters, so that as many as an overlay may have fit into a page.
+fn short_names(field: &str, params: &mut [FsParam]) -> Result<Vec<ShortName>> {
+    let mut names = Vec::new();
+    for param in params.iter_mut().filter(|p| p.key.as_c_str() == c"lowerdir") {
+        let layers = split_layers(param.value.as_ref().map_or(b"".as_slice(), |value| value.to_bytes()));
+        let mut list = Vec::new();
+        for layer in layers {
+            let name = short_name(names.len());
+            if !list.is_empty() {
+                list.push(b':');
+            }
+            list.extend_from_slice(name.as_bytes());
+            names.push(ShortName {
+                name: cstring(field, name)?,
+                path: cstring(field, layer)?,
+            });
+        }
+        param.value = Some(cstring(field, list)?);
+    }
+    Ok(names)
+}
+
+/// A number in letters.
+fn short_name(mut number: usize) -> String {
+    let mut name = String::new();
+    loop {
+        name.push(char::from(b'a' + (number % 26) as u8));
+        number /= 26;
+        if number == 0 {
+            return name;
+        }
+    }
 }
 
 /// Splits at colons; a backslash takes the meaning of the next character away, as the overlay filesystem reads it.
@@ -214,13 +252,33 @@ fn split_layers(value: &[u8]) -> Vec<Vec<u8>> {
 
 /// By mount(2), for values that fsconfig(2) does not take.
 fn legacy(field: &str, fs_type: &str, flags: u32, params: &[FsParam]) -> Result<Source> {
+    by_mount(field, fs_type, flags, params, Vec::new())
+}
+
+fn by_mount(field: &str, fs_type: &str, flags: u32, params: &[FsParam], names: Vec<ShortName>) -> Result<Source> {
+    let source = params.iter().rev().find(|param| param.key.as_c_str() == c"source");
+    let source = match source {
+        Some(param) => param.value.clone().unwrap_or_default(),
+        None => cstring(field, fs_type)?,
+    };
+    let data = data_of(params);
+    if data.len() > LONGEST_DATA {
+        let reason = format!("options of {} bytes; this kernel takes {LONGEST_DATA}", data.len());
+        return Err(unsupported(format!("{field}.options"), reason));
+    }
+    Ok(Source::Legacy {
+        fs_type: cstring(field, fs_type)?,
+        source,
+        flags,
+        data: cstring(field, data)?,
+        names,
+    })
+}
+
+/// Options as mount(2) takes them.
+fn data_of(params: &[FsParam]) -> Vec<u8> {
     let mut data = Vec::new();
-    let mut source = cstring(field, fs_type)?;
-    for param in params {
-        if param.key.as_c_str() == c"source" {
-            source = param.value.clone().unwrap_or_default();
-            continue;
-        }
+    for param in params.iter().filter(|param| param.key.as_c_str() != c"source") {
         if !data.is_empty() {
             data.push(b',');
         }
@@ -238,16 +296,7 @@ fn legacy(field: &str, fs_type: &str, flags: u32, params: &[FsParam]) -> Result<
             data.extend_from_slice(quote.as_bytes());
         }
     }
-    if data.len() > LONGEST_DATA {
-        let reason = format!("options of {} bytes; this kernel takes {LONGEST_DATA}", data.len());
-        return Err(unsupported(format!("{field}.options"), reason));
-    }
-    Ok(Source::Legacy {
-        fs_type: cstring(field, fs_type)?,
-        source,
-        flags,
-        data: cstring(field, data)?,
-    })
+    data
 }
 
 fn flag(key: &std::ffi::CStr) -> FsParam {

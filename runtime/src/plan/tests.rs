@@ -496,6 +496,12 @@ fn an_overlay_of_many_layers_names_them_one_by_one_where_the_kernel_can() {
     let program = plan(&spec, &facts, &options).expect("it compiles").to_string();
     assert_eq!(program.matches("lowerdir+=").count(), 200);
     facts.kernel = (5, 15);
-    let error = plan(&spec, &facts, &options).expect_err("a page can't hold them");
+    let program = plan(&spec, &facts, &options).expect("it compiles").to_string();
+    assert!(program.contains("lowerdir=a:b:c:"), "{program}");
+    assert!(program.contains(" rh=\"/layers/with-a-long-name/199\""), "{program}");
+    // These can't be shortened.
+    let long = format!("/{}", "u".repeat(4090));
+    options.rootfs[0].options.push(format!("upperdir={long}"));
+    let error = plan(&spec, &facts, &options).expect_err("a page can't hold it");
     assert!(error.to_string().starts_with("rootfs[0].options"), "{error}");
 }

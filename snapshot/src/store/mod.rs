@@ -1,6 +1,7 @@
 //! What our local snapshotters share: which snapshots there are and where their directories are.
 
 mod log;
+mod short;
 mod state;
 
 use std::collections::HashSet;
@@ -29,6 +30,7 @@ pub(crate) use self::log::Entry;
 /// lock             held while open
 /// snapshots.log    which snapshots there are
 /// snapshots/<id>/  their directories
+/// l/<id>           short names of some of them, the number in letters: symbolic links
 /// ```
 ///
 /// A directory is made before its record is written, and removed after it; what has no record is removed at the next open.
@@ -227,6 +229,7 @@ impl Store {
     pub(crate) fn remove_dir(&self, id: u64) -> Result<()> {
         let (name, gone) = (id.to_string(), format!("{id}.gone"));
         let path = self.path(id, "");
+        self.remove_short_name(id);
         match rustix::fs::renameat(&self.dirs, &name, &self.dirs, &gone) {
             Ok(()) => remove_all(&self.dirs, gone.as_bytes()).map_err(at::failed("removing", path)),
             Err(Errno::NOENT) => Ok(()),
@@ -250,7 +253,7 @@ impl Store {
                 remove_all(&self.dirs, &name).map_err(at::failed("removing what is left in", &path))?;
             }
         }
-        Ok(())
+        self.clean_short_names(&known)
     }
 
     /// Whether there is something to sync that nobody has undertaken to sync; the caller undertakes it by asking.
