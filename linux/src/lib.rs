@@ -49,4 +49,4 @@ pub use process::{
 pub use procfs::read_procfs;
 pub use rustix::io::Errno;
 pub use sched::{SchedAttr, set_cpu_affinity, set_io_priority, set_memory_policy, set_personality, set_scheduler};
-pub use signal::{SignalMask, reset_signal_handlers, set_signal_mask};
+pub use signal::{SignalMask, next_signal, reset_signal_handlers, set_signal_mask, signal_descriptor};

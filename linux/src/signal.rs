@@ -1,3 +1,5 @@
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
 use nix::libc;
 use rustix::io::Errno;
 
@@ -14,6 +16,62 @@ impl SignalMask {
     pub const NONE: Self = Self(0);
     /// All that can be blocked, glibc's own among them.
     pub const ALL: Self = Self(!0);
+    /// Those that end a process that does nothing about them, but for `SIGKILL`: to ask it to end, and for its own errors.
+    pub const ENDING: Self = Self::of(&[
+        libc::SIGHUP,
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGILL,
+        libc::SIGTRAP,
+        libc::SIGABRT,
+        libc::SIGBUS,
+        libc::SIGFPE,
+        libc::SIGSEGV,
+        libc::SIGSYS,
+        libc::SIGTERM,
+    ]);
+
+    const fn of(signals: &[i32]) -> Self {
+        let (mut bits, mut i) = (0, 0);
+        while i < signals.len() {
+            bits |= 1 << (signals[i] - 1);
+            i += 1;
+        }
+        Self(bits)
+    }
+}
+
+/// A descriptor from which the signals of a mask are read, one by one; they must be blocked (signalfd(2)). Close-on-exec.
+///
+/// # Errors
+/// `EMFILE`, `ENFILE`, `ENOMEM`.
+pub fn signal_descriptor(mask: SignalMask) -> Result<OwnedFd, Errno> {
+    // SAFETY: the set is eight bytes, which is the size that is passed, and outlives the call.
+    let fd = unsafe {
+        syscall!(
+            libc::SYS_signalfd4,
+            -1,
+            &raw const mask.0,
+            size_of::<u64>(),
+            libc::SFD_CLOEXEC
+        )
+    }?;
+    // SAFETY: the kernel has just made it, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Takes the next signal from such a descriptor; waits for one if there is none.
+///
+/// # Errors
+/// `EINTR`, and `EINVAL` for a descriptor of something else.
+pub fn next_signal(descriptor: impl std::os::fd::AsFd) -> Result<i32, Errno> {
+    let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
+    let read = rustix::io::read(descriptor, &mut info[..])?;
+    // Its first field is the number.
+    match info.first_chunk() {
+        Some(number) if read == info.len() => Ok(u32::from_ne_bytes(*number) as i32),
+        _ => Err(Errno::INVAL),
+    }
 }
 
 /// Replaces the calling thread's mask of blocked signals and returns the old one. Async-signal-safe; unlike
@@ -55,5 +113,27 @@ pub unsafe fn reset_signal_handlers() {
                 size_of::<u64>()
             )
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_that_is_blocked_is_read_from_its_descriptor() {
+        // The mask is this thread's, and so is the signal.
+        let before = set_signal_mask(SignalMask::ENDING).expect("the mask is set");
+        let descriptor = signal_descriptor(SignalMask::ENDING).expect("a descriptor");
+        // SAFETY: it is blocked, so that no handler runs and nothing ends.
+        assert_eq!(unsafe { libc::raise(libc::SIGTERM) }, 0);
+        assert_eq!(next_signal(&descriptor), Ok(libc::SIGTERM));
+        set_signal_mask(before).expect("the mask is set back");
+    }
+
+    #[test]
+    fn another_descriptor_gives_no_signals() {
+        let null = std::fs::File::open("/dev/null").expect("there is one");
+        assert_eq!(next_signal(&null), Err(Errno::INVAL));
     }
 }

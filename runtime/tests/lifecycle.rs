@@ -76,6 +76,40 @@ async fn a_signal_ends_it_with_128_and_the_signal() {
     place.executor.delete(&id, DeleteMode::Stopped).await.expect("deleted");
 }
 
+/// It is the first process of its PID namespace, or of the host's.
+#[tokio::test]
+async fn a_signal_ends_a_container_that_is_created_and_not_started() {
+    let Some(place) = place() else { return };
+    let spec = spec(&["sleep", "1000"]);
+    let mut of_the_host = spec.clone();
+    let namespaces = of_the_host["linux"]["namespaces"].as_array_mut().expect("a list");
+    namespaces.retain(|namespace| namespace["type"] != "pid");
+    for (spec, whose) in [(&spec, "its own"), (&of_the_host, "the host's")] {
+        // To hang up, to interrupt, to quit, to abort, a fault, to terminate.
+        for signal in [1, 2, 3, 6, 11, 15] {
+            let id = new_id();
+            let request = place.request(&id, spec, Io::null());
+            let created = place.executor.create(request).await;
+            created.unwrap_or_else(|e| panic!("{}", chain(&e)));
+            let killed = place.executor.kill(&id, signal, KillScope::Init).await;
+            killed.expect("a signal is sent");
+            let exit = place.executor.wait(&id, &ProcessId::Init).await.expect("it ends");
+            assert_eq!(exit.code, 128 + signal as u32, "PID namespace: {whose}");
+            place.executor.delete(&id, DeleteMode::Stopped).await.expect("deleted");
+        }
+    }
+}
+
+/// What the wait for the start does to signals ends with it.
+#[tokio::test]
+async fn a_program_finds_no_signal_blocked() {
+    let Some(place) = place() else { return };
+    let outcome = place
+        .run(&spec(&["grep", "-E", "^Sig(Blk|Ign):", "/proc/self/status"]))
+        .await;
+    assert_eq!(outcome.stdout, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+}
+
 #[tokio::test]
 async fn a_program_that_is_not_there_fails_the_create_and_leaves_nothing() {
     let Some(place) = place() else { return };

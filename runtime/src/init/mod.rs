@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 mod attributes;
+mod before_start;
 mod copy_up;
 mod devices;
 mod filter;
@@ -22,8 +23,8 @@ mod waiting;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use longshore_linux::{
-    ChildOf, CloneOptions, Cloned, MountAttr, Namespaces, SealedExecutable, SignalMask, clone3, close_on_exec_from,
-    close_range, duplicate_onto, execve, execve_replacing_last, exit_now, may_execute, reset_signal_handlers,
+    ChildOf, CloneOptions, Cloned, MountAttr, Namespaces, SealedExecutable, clone3, close_on_exec_from, close_range,
+    duplicate_onto, execve, execve_replacing_last, exit_now, may_execute, reset_signal_handlers,
     set_controlling_terminal, set_namespace, set_parent_death_signal, set_rlimit, unshare,
 };
 use rustix::io::Errno;
@@ -132,7 +133,7 @@ pub(crate) unsafe fn run(program: &Program, slots: &mut [RawFd], sealed: Option<
         held
     };
     rustix::process::umask(rustix::fs::Mode::empty());
-    let _ = longshore_linux::set_signal_mask(SignalMask::NONE);
+    let _ = longshore_linux::set_signal_mask(before_start::mask_until_start(program));
     let mut child = Child {
         program,
         slots: Slots(slots),
@@ -391,6 +392,7 @@ impl Child<'_> {
         drop(self.empty.take());
         loop {
             let listener = self.slots.get(Slot::START)?;
+            before_start::until_readable(listener)?;
             let connection = match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
                 answer => answer.at(Call::Accept)?,
@@ -403,7 +405,7 @@ impl Child<'_> {
             {
                 drop(self.slots.take(Slot::START));
                 self.slots.set(Slot::REPORT, connection);
-                return Ok(());
+                return before_start::unblock();
             }
         }
     }

@@ -24,6 +24,7 @@ macro_rules! calls {
 calls! {
     Protocol = "talk to the host",
     Accept = "wait for the start",
+    Signals = "prepare for signals",
     Write = "write",
     Open = "open",
     OpenSource = "open the source",
