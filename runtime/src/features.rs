@@ -114,7 +114,7 @@ fn annotations() -> Vec<String> {
 }
 
 fn linux() -> LinuxFeature {
-    // Without a mount namespace there is no container.
+    // Not every kernel has containers without a mount namespace of their own.
     let with = |kind: &LinuxNamespaceType| match kind {
         LinuxNamespaceType::Mount => json!([{ "type": kind }]),
         kind => json!([{ "type": "mount" }, { "type": kind }]),

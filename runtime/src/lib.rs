@@ -8,8 +8,8 @@
 //! Images, layers and registries: it takes a bundle. Anything but Linux.
 //!
 //! # Limitations
-//! A field that is not supported is an error that names it, never ignored: a container without a mount namespace of its own or another's (its mounts would be
-//! the host's, and stay there), startContainer hooks, time offsets and network devices of ordinary users. The clone copies the host's page tables, so that
+//! A field that is not supported is an error that names it, never ignored: a root of its own in a mount namespace that is shared on kernels before 6.15 or with a
+//! user namespace, startContainer hooks, time offsets and network devices of ordinary users. The clone copies the host's page tables, so that
 //! its time grows with the host's memory. How a detached container ended, and when, its monitor
 //! writes down: a process of its own that survives the host program.
 //!

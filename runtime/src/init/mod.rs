@@ -32,7 +32,7 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlag
 use rustix::process::DumpableBehavior;
 
 use crate::plan::Program;
-use crate::plan::op::{Fallback, Home, Op, Slot, Source};
+use crate::plan::op::{Assembly, Fallback, Home, Op, Slot, Source};
 pub(crate) use monitor::{Duty, LogDuty, MONITOR_STEP, clone_first, monitor, takes_none};
 use report::{At, Call, Failure, Message};
 pub(crate) use waiting::hold;
@@ -108,6 +108,8 @@ struct Child<'a> {
     step: u32,
     /// Whether the working directory is entered.
     in_cwd: bool,
+    /// Where the root is put together.
+    assembly: Assembly,
     /// The candidate that was found executable.
     found: usize,
     /// The host program's file, if this process could not let go of it.
@@ -139,6 +141,7 @@ pub(crate) unsafe fn run(program: &Program, slots: &mut [RawFd], sealed: Option<
         slots: Slots(slots),
         step: 0,
         in_cwd: false,
+        assembly: Assembly::OverOld,
         found: 0,
         host_file: held.map(SealedExecutable::identity),
         home: home::Home::none(),

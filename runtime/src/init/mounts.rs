@@ -4,7 +4,10 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 use longshore_linux::{AttrChange, Depth, MountAttr, Propagation, mount_setattr};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, XattrFlags, fsetxattr, fstat, fstatfs, openat, openat2};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, XattrFlags, fsetxattr, fstat, fstatfs,
+    openat, openat2, statx,
+};
 use rustix::io::Errno;
 use rustix::mount::{
     FsPickFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, fsconfig_reconfigure, fspick, mount_change,
@@ -18,7 +21,7 @@ use super::devices::is_null;
 use super::report::{At, Call, Failure};
 use super::resolve::{Last, Point, directory, directory_itself, file, is_directory, open_in_root, point};
 use super::sources::{bind, copy, make, new_filesystem, set_params};
-use crate::plan::op::{FsParam, InRoot, MountOp, Old, Source, Target};
+use crate::plan::op::{Assembly, FsParam, InRoot, MountOp, Old, Source, Target};
 
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 /// Four octal digits and the end.
@@ -30,8 +33,9 @@ pub(super) fn attach(tree: impl AsFd, target: impl AsFd) -> Result<(), Failure> 
     move_mount(tree, c"", target, c"", flags).at(Call::Attach)
 }
 
-/// The root's own mount, over `/` of the child's namespace until it becomes the root.
+/// The root's own mount, over `/` of the child's namespace until it becomes the root, or nowhere.
 pub(super) fn make_root(
+    assembly: Assembly,
     detached: Option<OwnedFd>,
     source: &Source,
     attr: AttrChange,
@@ -47,7 +51,7 @@ pub(super) fn make_root(
     }
     set_propagation(&tree, propagation)?;
     // What mount(2) made lies over `/` already.
-    if !matches!(source, Source::Legacy { .. }) {
+    if !matches!(source, Source::Legacy { .. }) && assembly == Assembly::OverOld {
         move_mount(&tree, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).at(Call::Attach)?;
     }
     Ok(tree.into_raw_fd())
@@ -110,7 +114,12 @@ fn change(tree: &OwnedFd, op: &MountOp) -> Result<(), Failure> {
 }
 
 /// Changes what is mounted at a place: the filesystem's own parameters if there are any, and the mount.
-pub(super) fn again(root: impl AsFd, op: &MountOp, params: Option<&[FsParam]>) -> Result<(), Failure> {
+pub(super) fn again(
+    root: impl AsFd,
+    op: &MountOp,
+    params: Option<&[FsParam]>,
+    assembly: Assembly,
+) -> Result<(), Failure> {
     let there = open_in_root(&root, op.at.whole(), OFlags::PATH).at(Call::OpenTarget)?;
     refuse_root(&root, &there)?;
     refuse_hidden_proc(&op.at, &there)?;
@@ -120,7 +129,26 @@ pub(super) fn again(root: impl AsFd, op: &MountOp, params: Option<&[FsParam]>) -
         set_params(&fs, params)?;
         fsconfig_reconfigure(&fs).at(Call::FsChange)?;
     }
-    change(&there, op)
+    change_attached(&there, assembly, |mount| change(mount, op))
+}
+
+/// Changes a mount that is attached. In a tree that is attached to nothing itself, only its root can be changed (mount_setattr(2)): there a changed
+/// copy covers what was to be changed.
+fn change_attached(
+    mount: &OwnedFd,
+    assembly: Assembly,
+    change: impl Fn(&OwnedFd) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    if assembly == Assembly::OverOld {
+        return change(mount);
+    }
+    let seen = statx(mount, c"", AtFlags::EMPTY_PATH, StatxFlags::empty()).at(Call::Attribute)?;
+    if !seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        return Err(Errno::INVAL).at(Call::Attribute);
+    }
+    let copy = copy(mount, Depth::Tree)?;
+    change(&copy)?;
+    attach(&copy, mount)
 }
 
 /// The mode of a directory that was there, in octal.
@@ -208,12 +236,14 @@ pub(super) fn read_only_path(root: impl AsFd, at: &InRoot) -> Result<(), Failure
 }
 
 /// Makes a mount read-only.
-pub(super) fn close(mount: impl AsFd) -> Result<(), Failure> {
+pub(super) fn close(mount: OwnedFd, assembly: Assembly) -> Result<(), Failure> {
     let change = AttrChange {
         set: MountAttr::RDONLY,
         ..AttrChange::default()
     };
-    mount_setattr(mount, c"", Depth::Mount, change).at(Call::Attribute)
+    change_attached(&mount, assembly, |mount| {
+        mount_setattr(mount, c"", Depth::Mount, change).at(Call::Attribute)
+    })
 }
 
 /// Changes how mounts travel between here and where they were copied from.
@@ -246,6 +276,13 @@ pub(super) fn cut_off(directory: impl AsFd) -> Result<(), Failure> {
             answer => return answer.at(Call::Attribute),
         }
     }
+}
+
+/// Makes the assembled root the root of this process, and of nobody else who is in its mount namespace.
+pub(super) fn change_root(root: impl AsFd) -> Result<(), Failure> {
+    fchdir(root).at(Call::Chdir)?;
+    rustix::process::chroot(c".").at(Call::PivotRoot)?;
+    rustix::process::chdir(c"/").at(Call::Chdir)
 }
 
 /// Makes the assembled root the root, and lets go of the old one.

@@ -49,12 +49,14 @@ impl Child<'_> {
                 Ok(())
             }
             Op::Root {
+                assembly,
                 source,
                 attr,
                 propagation,
             } => {
+                self.assembly = *assembly;
                 let detached = self.detached(source, attr.set)?;
-                let root = mounts::make_root(detached, source, *attr, propagation)?;
+                let root = mounts::make_root(*assembly, detached, source, *attr, propagation)?;
                 // SAFETY: make_root gave the descriptor away.
                 self.slots.set(Slot::ROOT, unsafe { OwnedFd::from_raw_fd(root) });
                 Ok(())
@@ -62,7 +64,9 @@ impl Child<'_> {
             Op::Mount(mount) => {
                 let detached = self.detached(&mount.source, mount.attr.change.set)?;
                 let tree = match (&mount.source, detached) {
-                    (Source::There { params }, _) => return mounts::again(self.root()?, mount, params.as_deref()),
+                    (Source::There { params }, _) => {
+                        return mounts::again(self.root()?, mount, params.as_deref(), self.assembly);
+                    }
                     (_, Some(tree)) => tree,
                     (_, None) => mounts::tree_of(self.root()?, mount)?,
                 };
@@ -84,7 +88,7 @@ impl Child<'_> {
             Op::Sysctl { name, value } => self.sysctl(name, value),
             Op::Close(slot) => {
                 let mount = self.slots.take(*slot).ok_or(Errno::BADF).at(Call::Protocol)?;
-                mounts::close(mount)
+                mounts::close(mount, self.assembly)
             }
             Op::Mask { at, label } => mounts::mask(self.slots.get(Slot::ROOT)?, at, label.as_deref(), &mut self.empty),
             Op::ReadOnlyPath(at) => mounts::read_only_path(self.root()?, at),
@@ -100,6 +104,7 @@ impl Child<'_> {
                 };
                 mount_setattr(self.root()?, c"", *depth, change).at(Call::Attribute)
             }
+            Op::ChangeRoot => mounts::change_root(self.root()?),
             Op::PivotRoot(old) => mounts::enter_root(self.root()?, *old),
             Op::EnterByMove => {
                 let proc = own_proc()?;

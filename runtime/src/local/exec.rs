@@ -6,7 +6,7 @@ use longshore_linux::{Namespaces, send_signal};
 use super::Shared;
 use super::container::Container;
 use super::create::{connect, open_streams, tell};
-use super::process::Watched;
+use super::process::{Watched, root_of};
 use crate::host::{Agent, Inputs, Meeting, Order, Session, io_error, wait_and_reap};
 use crate::plan::op::Slot;
 use crate::plan::{PlanOptions, initial_cpus, plan_exec};
@@ -71,7 +71,11 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
 
     let (mut inputs, socket) = Inputs::open(&program, container.cgroup().location())?;
     inputs.put_descriptors(&program, descriptors)?;
-    inputs.put(Slot::INIT, init_pidfd(container)?)?;
+    let init = init_pidfd(container)?;
+    if program.enters_root_of_init() {
+        inputs.put(Slot::ROOT, root_of(container.init.pid, &init)?)?;
+    }
+    inputs.put(Slot::INIT, init)?;
     let (mut streams, drained) = open_streams(io, program.terminal, &mut inputs)?;
     let entry = container.cgroup().entry_below(&groups)?;
     let mut unified: Vec<OwnedFd> = entry.unified.into_iter().collect();

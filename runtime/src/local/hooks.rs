@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use super::Shared;
 use super::container::Container;
+use super::process::root_of;
 use super::record::Record;
 use crate::cgroup::Cgroup;
 use crate::host::{Agent, Inputs, Meeting, Order, Session, wait_and_reap};
@@ -155,6 +156,9 @@ impl Inside<'_> {
             stdout: streams.stdout,
             stderr: streams.stderr,
         })?;
+        if program.enters_root_of_init() {
+            inputs.put(Slot::ROOT, root_of(self.record.init.pid, self.init)?)?;
+        }
         let init = self.init.try_clone_to_owned();
         inputs.put(Slot::INIT, init.map_err(crate::host::io_error("duplicate a pidfd"))?)?;
         let entry = self.cgroup.entry()?;

@@ -1,11 +1,14 @@
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use futures::channel::oneshot;
 use futures::future::{BoxFuture, FutureExt, Shared};
+use longshore_linux::send_signal;
+use rustix::fs::{Mode, OFlags};
 
 use super::reactor::exit_of_patiently;
-use crate::ExitStatus;
+use crate::host::io_error;
+use crate::{ExitStatus, Result};
 
 /// A process of a container that this program watches.
 #[derive(Debug)]
@@ -93,4 +96,14 @@ impl Watched {
     fn lock(&self) -> std::sync::MutexGuard<'_, Exit> {
         self.exit.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The root directory of a process that a pidfd names: of the one that had the pid when the directory was opened.
+pub(super) fn root_of(pid: i32, pidfd: impl AsFd) -> Result<OwnedFd> {
+    let path = format!("/proc/{pid}/root");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(&path, flags, Mode::empty());
+    // As long as it is not reaped, nobody else has its pid.
+    let root = opened.and_then(|root| send_signal(pidfd, 0).map(|()| root));
+    root.map_err(io_error(format!("open {path}")))
 }

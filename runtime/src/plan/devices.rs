@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use longshore_linux::Namespaces;
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount, Spec};
 
 use super::Builder;
 use super::op::{NodeOp, Op, Over};
@@ -44,16 +44,25 @@ impl Builder<'_> {
             .as_ref()
             .and_then(|l| l.devices().as_deref())
             .unwrap_or_default();
+        let is_dev = |m: &Mount| clean(&Path::new("/").join(m.destination())) == Path::new("/dev");
         let bound = spec.mounts().iter().flatten().any(|m| {
             let options = m.options().as_deref().unwrap_or_default();
             let bind = m.typ().as_deref() == Some("bind") || options.iter().any(|o| o == "bind" || o == "rbind");
-            bind && clean(&Path::new("/").join(m.destination())) == Path::new("/dev")
+            bind && is_dev(m)
         });
         if bound {
             return Ok(());
         }
+        // Of a root that is the host's too, that goes for the names that every container has.
+        let is_whole = self.options.rootfs.is_empty() && self.root_path.as_deref().map(clean) == Some("/".into());
+        let has_own = spec.mounts().iter().flatten().any(is_dev);
+        let (defaults, links) = if is_whole && !has_own {
+            (&[][..], &[][..])
+        } else {
+            (&DEFAULT_DEVICES[..], &DEFAULT_LINKS[..])
+        };
         self.own_null = true;
-        for (path, major, minor) in DEFAULT_DEVICES {
+        for &(path, major, minor) in defaults {
             if asked.iter().any(|d| clean(d.path()) == Path::new(path)) {
                 continue;
             }
@@ -67,7 +76,7 @@ impl Builder<'_> {
         for (i, device) in asked.iter().enumerate() {
             self.asked_device(&format!("linux.devices[{i}]"), device)?;
         }
-        for (path, target, over) in DEFAULT_LINKS {
+        for &(path, target, over) in links {
             let at = in_root("linux.devices", Path::new(path))?;
             let target = cstring("linux.devices", target)?;
             self.step("linux.devices", Op::Symlink { at, target, over });

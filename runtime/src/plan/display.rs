@@ -6,7 +6,8 @@ use crate::seccomp::Handover;
 
 use super::Privilege;
 use super::op::{
-    Fallback, FsParam, HostInput, IdMaps, InRoot, Locked, MountOp, NetDevice, Old, Op, Over, Program, Source, Target,
+    Assembly, Fallback, FsParam, HostInput, IdMaps, InRoot, Locked, MountOp, NetDevice, Old, Op, Over, Program, Source,
+    Target,
 };
 
 impl fmt::Display for Program {
@@ -256,6 +257,7 @@ impl fmt::Display for Op {
             Self::BecomeRoot { .. } => f.write_str("become root of the user namespace"),
             Self::JoinCgroups => f.write_str("join cgroups"),
             Self::OpenRoot => f.write_str("open the root"),
+            Self::ChangeRoot => f.write_str("change root, for this process only"),
             Self::Unshare(kinds) => write!(f, "unshare {}", Names(*kinds)),
             Self::SetNs { slot, kind } => write!(f, "join {} (slot {})", Names(*kind), slot.0),
             Self::NewSession => f.write_str("new session"),
@@ -265,10 +267,14 @@ impl fmt::Display for Op {
                 write!(f, "copy {word} {path:?} (slot {})", slot.0)
             }
             Self::Root {
+                assembly,
                 source,
                 attr,
                 propagation,
-            } => write!(f, "root {source}{}{}", Change(*attr), Travels(propagation)),
+            } => {
+                let apart = if *assembly == Assembly::Apart { ", apart" } else { "" };
+                write!(f, "root {source}{}{}{apart}", Change(*attr), Travels(propagation))
+            }
             Self::Mount(m) => write!(f, "{m}"),
             Self::Node(n) => write!(
                 f,

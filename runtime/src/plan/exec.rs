@@ -1,9 +1,10 @@
 use longshore_linux::Namespaces;
 use oci_spec::runtime::{Process, Spec};
 
-use super::op::{Op, Program, Rendezvous, Slot};
+use super::op::{Assembly, Op, Program, Rendezvous, Slot};
 use super::process::{Life, executable};
 use super::scheduling::Affinity;
+use super::shared::Root;
 use super::{Builder, HostFacts, PlanOptions, SIGKILL};
 use crate::Result;
 
@@ -38,7 +39,11 @@ pub(crate) fn plan_exec(spec: &Spec, process: &Process, facts: &HostFacts, optio
     builder.keyring(&process)?;
     builder.step("process", Op::Undumpable);
     builder.step("process", Op::NewSession);
-    builder.step("process", Op::OpenRoot);
+    match builder.what_root(spec)? {
+        // No namespace leads to such a root.
+        Root::Made(Assembly::Apart) => builder.step("root.path", Op::ChangeRoot),
+        Root::Made(Assembly::OverOld) | Root::AsItIs => builder.step("process", Op::OpenRoot),
+    }
     builder.streams(&process, Life::Joined)?;
     builder.process("process", &process, &executable, Life::Joined)?;
     Ok(builder.finish(executable).joining_only())
@@ -61,6 +66,9 @@ impl Builder<'_> {
     /// The same, still as who it was.
     pub(super) fn join_init_namespaces(&mut self) {
         let all = self.all_namespaces();
+        if all.is_empty() {
+            return;
+        }
         if all.contains(Namespaces::PID) {
             self.join_first.push((Slot::INIT, all));
         } else {

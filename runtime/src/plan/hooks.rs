@@ -85,10 +85,11 @@ impl Builder<'_> {
     pub(super) fn open_hooks_root(&mut self, spec: &Spec) -> Result<()> {
         let Some(hooks) = spec.hooks() else { return Ok(()) };
         self.start_hooks = some(hooks.start_container());
+        self.early_hooks = some(prestart(hooks)) || some(hooks.create_runtime()) || some(hooks.create_container());
+        self.refuse_early_hooks(spec)?;
         let Some(root) = spec.root() else { return Ok(()) };
         let path = on_host(&self.options.bundle, root.path());
-        let wanted = some(prestart(hooks)) || some(hooks.create_runtime()) || some(hooks.create_container());
-        if wanted && path != Path::new("/") && self.namespaces.new.contains(Namespaces::MOUNT) {
+        if self.early_hooks && path != Path::new("/") && self.namespaces.new.contains(Namespaces::MOUNT) {
             let slot = self.slot();
             let path = cpath("root.path", &path)?;
             self.step("root.path", Op::OpenPlace { slot, path });
@@ -97,11 +98,16 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// When the root is assembled and not yet the root: hooks find it where `root.path` says, in the container's mount namespace.
+    /// When the root is assembled and not yet the root: hooks find it where `root.path` says, in the container's mount namespace. Where that is
+    /// shared, they find there what everybody does, without the container's mounts.
     pub(super) fn meet_for_hooks(&mut self) {
-        let Some(slot) = self.hooks_root.take() else { return };
-        let old = self.old_tree();
-        self.step("root.path", Op::MoveRoot { onto: slot, old });
+        if !self.early_hooks {
+            return;
+        }
+        if let Some(slot) = self.hooks_root.take() {
+            let old = self.old_tree();
+            self.step("root.path", Op::MoveRoot { onto: slot, old });
+        }
         // Who made the namespaces of an ordinary user may enter them only if their process can be looked at. There is no other
         // process of the container yet.
         let ordinary = self.facts.privilege == Privilege::None;

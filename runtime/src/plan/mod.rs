@@ -7,7 +7,6 @@ mod display;
 mod exec;
 mod facts;
 mod hooks;
-mod joined;
 mod labels;
 mod mounts;
 mod namespaces;
@@ -17,6 +16,7 @@ mod options;
 pub(crate) mod paths;
 mod process;
 mod scheduling;
+mod shared;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -32,11 +32,13 @@ pub use facts::{HostFacts, PlanOptions, Privilege, RootEntry};
 pub(crate) use hooks::{plan_create_container_hook, plan_start_container_hook, prestart};
 use namespaces::NamespacePlan;
 pub use op::Program;
-use op::{HostInput, IdMaps, Old, Op, Rendezvous, Slot, Step};
+use op::{Assembly, HostInput, IdMaps, Old, Op, Rendezvous, Slot, Step};
 pub(crate) use options::knows_option;
 use paths::{cstring, in_root, invalid};
 pub(crate) use process::CAPABILITIES;
 use process::Life;
+use shared::Root;
+pub(crate) use shared::has_its_mounts_in_its_namespace;
 
 use crate::Result;
 use crate::seccomp::{Arch, Filter};
@@ -60,21 +62,27 @@ pub fn plan(spec: &Spec, facts: &HostFacts, options: &PlanOptions) -> Result<Pro
     builder.terminal = process.terminal().unwrap_or(false);
     builder.descriptors()?;
     builder.namespaces(spec.linux().as_ref())?;
+    let root = builder.what_root(spec)?;
     builder.seccomp(spec)?;
     builder.of_all_processes(spec.linux().as_ref())?;
     builder.arrive(spec)?;
-    if builder.namespaces.new.contains(Namespaces::MOUNT) {
-        builder.root(spec)?;
-        builder.mount_label(spec.linux().as_ref())?;
-        builder.mounts(spec)?;
-        builder.devices(spec)?;
-        builder.streams(process, Life::Created)?;
-        builder.meet_for_hooks();
-        builder.close_root(spec)?;
-    } else {
-        builder.joined_root(spec)?;
-        builder.streams(process, Life::Joined)?;
-        builder.sysctls(spec)?;
+    match root {
+        Root::Made(assembly) => {
+            builder.assembly = assembly;
+            builder.root(spec)?;
+            builder.mount_label(spec.linux().as_ref())?;
+            builder.mounts(spec)?;
+            builder.devices(spec)?;
+            builder.streams(process, Life::Created)?;
+            builder.meet_for_hooks();
+            builder.close_root(spec)?;
+        }
+        Root::AsItIs => {
+            builder.root_as_it_is();
+            builder.streams(process, Life::Joined)?;
+            builder.meet_for_hooks();
+            builder.sysctls(spec)?;
+        }
     }
     builder.process("process", process, &executable, Life::Created)?;
     Ok(builder.finish(executable))
@@ -91,6 +99,7 @@ struct Builder<'a> {
     slots: u16,
     steps: Vec<Step>,
     root_propagation: Option<(Propagation, Depth)>,
+    assembly: Assembly,
     /// Which step puts the root over `/`.
     root_step: usize,
     /// Where the root is on the host.
@@ -114,7 +123,9 @@ struct Builder<'a> {
     net_devices: Vec<op::NetDevice>,
     /// The SELinux label of what is mounted anew.
     mount_label: Option<std::ffi::CString>,
-    /// Where hooks of the create phase look for the root, if there are any.
+    /// Whether there are hooks of the create phase.
+    early_hooks: bool,
+    /// Where they look for the root, if it can be put there.
     hooks_root: Option<Slot>,
     /// Whether there are startContainer hooks.
     start_hooks: bool,
@@ -132,6 +143,7 @@ impl<'a> Builder<'a> {
             slots: Slot::FIRST_FREE,
             steps: Vec::new(),
             root_propagation: None,
+            assembly: Assembly::default(),
             root_step: 0,
             root_path: None,
             late_read_only: Vec::new(),
@@ -146,6 +158,7 @@ impl<'a> Builder<'a> {
             time_offsets: None,
             net_devices: Vec::new(),
             mount_label: None,
+            early_hooks: false,
             hooks_root: None,
             start_hooks: false,
         }
@@ -294,9 +307,10 @@ impl<'a> Builder<'a> {
             );
         }
         let old = self.old_tree();
-        let enter = match self.options.root_entry {
-            RootEntry::Pivot => Op::PivotRoot(old),
-            RootEntry::Move => Op::EnterByMove,
+        let enter = match (self.assembly, self.options.root_entry) {
+            (Assembly::Apart, _) => Op::ChangeRoot,
+            (Assembly::OverOld, RootEntry::Pivot) => Op::PivotRoot(old),
+            (Assembly::OverOld, RootEntry::Move) => Op::EnterByMove,
         };
         self.step("root.path", enter);
         if self.own_null {

@@ -4,7 +4,7 @@ use longshore_linux::{AttrChange, Depth, Namespaces, Propagation};
 use oci_spec::runtime::{Mount, Spec};
 
 use super::namespaces::{check_ranges, ranges};
-use super::op::{Attributes, IdMaps, Locked, MountIds, MountOp, Op, Slot, Source, Step, Target};
+use super::op::{Assembly, Attributes, IdMaps, Locked, MountIds, MountOp, Op, Slot, Source, Step, Target};
 use super::options::{MountOptions, root_propagation, sort_options};
 use super::paths::{cpath, in_root, invalid, on_host, unsupported};
 use super::{Builder, Privilege};
@@ -28,7 +28,9 @@ impl Builder<'_> {
             // What lies below the new root must not hand it on to the host; the rest stays as it is.
             Some(_) => (Propagation::Private, Depth::Mount),
         };
-        self.step(field, Op::Propagate { propagation, depth });
+        if self.assembly == Assembly::OverOld {
+            self.step(field, Op::Propagate { propagation, depth });
+        }
 
         let root = spec.root().as_ref().ok_or_else(|| invalid("root", "it is missing"))?;
         let path = on_host(&self.options.bundle, root.path());
@@ -37,7 +39,7 @@ impl Builder<'_> {
                 path: cpath("root.path", &path)?,
                 depth: Depth::Tree,
             };
-            self.push_root("root.path", source, AttrChange::default());
+            self.push_root("root.path", source, AttrChange::default())?;
             self.root_path = Some(path);
             return Ok(());
         }
@@ -47,7 +49,7 @@ impl Builder<'_> {
             let mut options = sort_options(&field, mount.options.iter().map(String::as_str))?;
             let source = self.source(&field, &mount.fs_type, Some(&mount.source), &mut options)?;
             match (&mount.target, i) {
-                (None, 0) => self.push_root(&field, source, options.as_said()),
+                (None, 0) => self.push_root(&field, source, options.as_said())?,
                 (None, _) => return Err(unsupported(field, "a second mount over the whole root")),
                 (Some(_), 0) => {
                     return Err(invalid(
@@ -63,22 +65,27 @@ impl Builder<'_> {
     }
 
     /// What the host mounts on the root does not come in, unless it is asked for; what it mounts below other mounts of the tree does.
-    fn push_root(&mut self, field: &str, source: Source, attr: AttrChange) {
+    fn push_root(&mut self, field: &str, source: Source, attr: AttrChange) -> Result<()> {
+        self.refuse_in_shared(&source, field)?;
         let source = self.by_whom(source, field);
         let slave = (Propagation::Slave, Depth::Tree);
         let propagation = match self.root_propagation {
             Some((Propagation::Slave, _)) => vec![slave],
             Some((Propagation::Private, Depth::Tree)) => vec![(Propagation::Private, Depth::Tree)],
-            None if !self.host_makes() => vec![(Propagation::Private, Depth::Mount)],
+            None if !self.host_makes() && self.assembly == Assembly::OverOld => {
+                vec![(Propagation::Private, Depth::Mount)]
+            }
             _ => vec![slave, (Propagation::Private, Depth::Mount)],
         };
         let op = Op::Root {
+            assembly: self.assembly,
             source,
             attr,
             propagation,
         };
         self.root_step = self.steps.len();
         self.step(field, op);
+        Ok(())
     }
 
     /// The host's files are opened while `/` is the host's.
@@ -202,9 +209,10 @@ impl Builder<'_> {
     ) -> Result<()> {
         let at = in_root(&format!("{field}.destination"), destination)?;
         let target = check_destination(field, &source, destination, &at.names, target)?;
+        self.refuse_in_shared(&source, field)?;
         let attr = self.attributes(options, &source);
         let origin = match source {
-            Source::Bind { .. } if self.host_makes() => Origin::Host,
+            Source::Bind { .. } if self.host_makes() || self.assembly == Assembly::Apart => Origin::Host,
             Source::Bind { .. } | Source::Inside { .. } => Origin::Child,
             _ => Origin::New,
         };
@@ -291,7 +299,7 @@ pub(super) enum Origin {
     New,
     /// In the child's mount namespace.
     Child,
-    /// In the host's.
+    /// In the host's, or in one that is shared.
     Host,
 }
 

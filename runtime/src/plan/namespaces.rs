@@ -59,12 +59,6 @@ impl Builder<'_> {
                 _ => plan.new |= kind,
             }
         }
-        if !plan.has(Namespaces::MOUNT) {
-            return Err(unsupported(
-                "linux.namespaces",
-                "a container without a mount namespace of its own; add {\"type\": \"mount\"}",
-            ));
-        }
         if self.facts.privilege == Privilege::None && !plan.has(Namespaces::USER) {
             return Err(unsupported(
                 "linux.namespaces",

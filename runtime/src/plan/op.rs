@@ -203,6 +203,16 @@ pub(crate) enum Old {
     CutOff,
 }
 
+/// Where a root is put together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Assembly {
+    /// Over `/` of a mount namespace of the container's own.
+    #[default]
+    OverOld,
+    /// Attached to nothing, in a mount namespace that others have too.
+    Apart,
+}
+
 /// One operation of the child. What each does is in [`crate::init`]; all of its strings are laid out here.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
@@ -243,14 +253,17 @@ pub(crate) enum Op {
     },
     /// Take the root that was joined as the root.
     OpenRoot,
+    /// Make the root the root of this process only.
+    ChangeRoot,
     /// Copy a file or tree of the host before the root lies over `/`: from then on a `..` that climbs so far ends in the root.
     Copy {
         slot: Slot,
         path: CString,
         depth: Depth,
     },
-    /// Make the root's mount and put it over `/`.
+    /// Make the root's mount and put it where it is assembled.
     Root {
+        assembly: Assembly,
         source: Source,
         attr: AttrChange,
         propagation: Vec<(Propagation, Depth)>,
@@ -489,6 +502,13 @@ impl Program {
     /// What is not as the spec has it, although it is no error: for a log.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Whether it is to run in the root of the process that it joins, which no namespace leads to.
+    pub(crate) fn enters_root_of_init(&self) -> bool {
+        let mut ops = self.steps.iter().map(|step| &step.op);
+        let made = ops.clone().any(|op| matches!(op, Op::Root { .. }));
+        !made && ops.any(|op| matches!(op, Op::ChangeRoot))
     }
 
     /// Whether the child must be cloned by a helper that has prepared itself first.

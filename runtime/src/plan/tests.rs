@@ -78,6 +78,44 @@ fn a_user_namespace_made_by_root_gets_its_mounts_from_the_host() {
     insta::assert_snapshot!(compile(&spec, Privilege::Full).expect("it compiles"));
 }
 
+/// A kernel that has trees of mounts which are attached to nothing.
+fn newer_facts() -> HostFacts {
+    HostFacts {
+        kernel: (6, 15),
+        ..facts(Privilege::Full)
+    }
+}
+
+#[test]
+fn a_container_that_shares_its_mount_namespace_has_a_root_apart() {
+    let mut spec = spec();
+    spec["root"]["readonly"] = json!(false);
+    spec["linux"]["namespaces"] =
+        json!([{ "type": "pid" }, { "type": "uts" }, { "type": "network", "path": "/run/netns/a" }]);
+    spec["mounts"][1]["options"] = json!(["nosuid", "mode=755", "ro"]);
+    let parsed: Spec = serde_json::from_value(spec.clone()).expect("a runtime spec");
+    let options = PlanOptions::new("/bundle");
+    insta::assert_snapshot!(plan(&parsed, &newer_facts(), &options).expect("it compiles"));
+    let error = plan(&parsed, &facts(Privilege::Full), &options).expect_err("the kernel is older");
+    assert!(error.to_string().contains("needs Linux 6.15"), "{error}");
+
+    // A path in the list makes it somebody else's, and the rest the same.
+    spec["linux"]["namespaces"]
+        .as_array_mut()
+        .expect("a list")
+        .push(json!({ "type": "mount", "path": "/m" }));
+    let parsed: Spec = serde_json::from_value(spec).expect("a runtime spec");
+    let program = plan(&parsed, &newer_facts(), &options)
+        .expect("it compiles")
+        .to_string();
+    let at = |text: &str| program.find(text).unwrap_or_else(|| panic!("{text}: {program}"));
+    assert!(
+        at("join mount") < at("apart") && at("apart") < at("change root"),
+        "{program}"
+    );
+    assert!(!program.contains("make /"), "{program}");
+}
+
 type Change = fn(&mut Value);
 
 #[test]

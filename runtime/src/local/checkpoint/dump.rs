@@ -3,7 +3,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use super::outside::{self, Root, text};
-use super::{CLONE_NEWNET, DESCRIPTORS, Directories, check_version, config, rootfs};
+use super::{CLONE_NEWNET, DESCRIPTORS, Directories, check_mounts, check_version, config, rootfs};
 use crate::checkpoint::{CheckpointKind, CheckpointRequest, CriuFlags, Kind, Options, Service, request};
 use crate::host::io_error;
 use crate::local::container::Container;
@@ -17,6 +17,7 @@ pub(in crate::local) fn dump(shared: &Shared, container: &Container, asked: Chec
     if !matches!(container.status(), Status::Running | Status::Paused) {
         return Err(wrong_status(container, "checkpoint"));
     }
+    check_mounts(&container.record.spec)?;
     check_version(&asked.criu)?;
     check_features(&asked)?;
     let directories = Directories::open(&asked.criu, LOG)?;

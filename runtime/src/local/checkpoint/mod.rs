@@ -42,6 +42,17 @@ fn check_version(criu: &CriuOptions) -> Result<()> {
     Ok(())
 }
 
+/// CRIU saves a mount namespace with what is mounted in it, and looks for a container's mounts nowhere else.
+fn check_mounts(spec: &Spec) -> Result<()> {
+    if crate::plan::has_its_mounts_in_its_namespace(spec) {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        field: "linux.namespaces".into(),
+        reason: "CRIU can't save a container that shares its mount namespace".into(),
+    })
+}
+
 /// The directories of a checkpoint, open.
 #[derive(Debug)]
 struct Directories {

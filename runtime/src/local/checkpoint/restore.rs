@@ -9,7 +9,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::outside::{self, EXTERNAL, JOINED, Root, text};
-use super::{CLONE_NEWNET, DESCRIPTORS, Directories, check_version, config, places, response_pid, rootfs};
+use super::{
+    CLONE_NEWNET, DESCRIPTORS, Directories, check_mounts, check_version, config, places, response_pid, rootfs,
+};
 use crate::cgroup::Cgroup;
 use crate::checkpoint::{CriuOptions, Kind, Options, Response, RestoreRequest, Service, request};
 use crate::host::io_error;
@@ -38,6 +40,7 @@ pub(in crate::local) fn restore(shared: &Shared, asked: RestoreRequest) -> Resul
         reaper,
     } = asked;
     let bundle = std::path::absolute(&bundle).map_err(io_error(format!("find the bundle {}", bundle.display())))?;
+    check_mounts(&spec)?;
     check_version(&criu)?;
     if let Some(wanted) = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) {
         resctrl::check(wanted, shared.facts.resctrl.as_deref())?;
