@@ -66,6 +66,7 @@ impl Essentials {
     /// # Safety
     /// The caller is a copy of the process, with one thread, that never returns from the function that calls this, never allocates and unwinds, and uses nothing that is not in
     /// variables of the program's or in at most 32 KiB of the stack above. It calls functions that need at most 512 KiB of it.
+    #[inline(never)]
     pub unsafe fn let_go_of_all_else(mut self) -> Result<(), Errno> {
         let page = self.page;
         let here = (&raw const self) as usize;
@@ -85,12 +86,6 @@ impl Essentials {
         // SAFETY: no memory is passed.
         let _ = unsafe { syscall!(libc::SYS_prctl, libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
         for range in ranges {
-            if range.unchanged {
-                let start = range.start.next_multiple_of(page);
-                let length = (range.end & !(page - 1)).saturating_sub(start);
-                // SAFETY: what is used again is read again.
-                let _ = unsafe { syscall!(libc::SYS_madvise, start, length, libc::MADV_DONTNEED) };
-            }
             let (start, end) = (range.start & !(page - 1), range.end.next_multiple_of(page));
             if start > from {
                 // SAFETY: nothing in between is used any more, by the caller's promise.
@@ -108,6 +103,20 @@ impl Essentials {
             }
         }
         Ok(())
+    }
+
+    /// Lets go of what is in memory as it is in its file, the program's code for one: what is used is read again. Worth it before a long wait. Async-signal-safe.
+    ///
+    /// # Safety
+    /// Nobody has written where the program's file says that nobody does, as a debugger would.
+    pub unsafe fn let_go_of_what_can_be_read_again(&self) {
+        let ranges = self.ranges.get(..self.count).unwrap_or_default();
+        for range in ranges.iter().filter(|range| range.unchanged) {
+            let start = range.start.next_multiple_of(self.page);
+            let length = (range.end & !(self.page - 1)).saturating_sub(start);
+            // SAFETY: the caller's promise.
+            let _ = unsafe { syscall!(libc::SYS_madvise, start, length, libc::MADV_DONTNEED) };
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use longshore_linux::{
     CloneOptions, Cloned, Essentials, Exit, Namespaces, SealedExecutable, clone3, duplicate_onto, exit_now, has_ended,
     realtime, reap, reset_signal_handlers, send_signal,
 };
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat, renameat};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
@@ -112,13 +112,14 @@ pub(crate) unsafe fn monitor(
     if !helped && Slots(slots).send(Message::Child, first.as_fd()).is_err() {
         end(&first);
     }
+    // The copy is to be there before the original is gone: a compiler that takes a reference to be good for all of the call would read the original later.
     // SAFETY: the original is never dropped, as this never returns; all of it is plain.
     let Duty {
         control,
         directory,
         essentials,
         log,
-    } = unsafe { std::ptr::read(duty) };
+    } = std::hint::black_box(unsafe { std::ptr::read(duty) });
     let of_log = log.as_ref().map_or([None; 4], LogDuty::descriptors);
     let [a, b, c, d] = of_log.map(|fd| fd.unwrap_or(EMPTY));
     // SAFETY: the other descriptors are copies that nobody here uses; neither are the host's handlers.
@@ -151,6 +152,8 @@ pub(crate) unsafe fn monitor(
         child,
         settled: false,
         ended: None,
+        essentials,
+        idle: false,
     };
     watch.keep(log)
 }
@@ -196,6 +199,9 @@ struct Watch {
     settled: bool,
     /// How and when the child ended.
     ended: Option<(Exit, Duration)>,
+    essentials: Option<Essentials>,
+    /// Whether it waits with as little memory as it can.
+    idle: bool,
 }
 
 /// What there is to look at.
@@ -238,7 +244,7 @@ impl Watch {
     }
 
     /// Waits until there is something to look at.
-    fn wait(&self, recorder: Option<&Recorder>) -> Seen {
+    fn wait(&mut self, recorder: Option<&Recorder>) -> Seen {
         let control = Some(self.control.as_fd()).filter(|_| !self.settled);
         let child = self.child.as_ref().map(AsFd::as_fd).filter(|_| self.ended.is_none());
         let [out, err] = recorder.map_or([None; 2], Recorder::sources);
@@ -248,7 +254,16 @@ impl Watch {
             Some(fd) => PollFd::from_borrowed_fd(fd, PollFlags::IN),
             None => PollFd::from_borrowed_fd(self.directory.as_fd(), PollFlags::empty()),
         });
-        if poll(&mut polled, None).is_err() {
+        let timeout = Some(&PATIENCE).filter(|_| !self.idle);
+        let polled_now = poll(&mut polled, timeout);
+        self.idle = polled_now == Ok(0);
+        if self.idle
+            && let Some(essentials) = &self.essentials
+        {
+            // SAFETY: this is a copy of a program whose code nobody has changed; a debugger of the copy finds out.
+            unsafe { essentials.let_go_of_what_can_be_read_again() };
+        }
+        if !matches!(polled_now, Ok(1..)) {
             return Seen::default();
         }
         let [host, child, out, err] = [0, 1, 2, 3].map(|i: usize| {
@@ -302,6 +317,8 @@ impl Watch {
     }
 }
 
+/// After how long without anything to do it waits with less memory.
+const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// The record, as the host prepares it and as it is found.
 const RECORD_NEW: &CStr = c".state.json.new";
 const RECORD: &CStr = c"state.json";
