@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
-use crate::{Error, Result, canonical};
+use crate::{Error, Result, canonical, from_json};
 
 const CONFIG: &str = "config.json";
 /// A `config.json` that is longer is refused, in bytes. Docker's have about 20 KiB.
@@ -160,36 +160,13 @@ fn parse(path: &Path, json: &[u8]) -> Result<Spec> {
             reason: "it is a list, not an object".to_owned(),
         });
     }
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let invalid = |field: String, error: &serde_json::Error| Error::InvalidConfig {
+    from_json(json).map_err(|invalid| Error::InvalidConfig {
         path: path.to_owned(),
-        field,
-        line: error.line(),
-        column: error.column(),
-        reason: without_position(error),
-    };
-    let spec = serde_path_to_error::deserialize(&mut deserializer)
-        .map_err(|error| invalid(field_of(error.path()), error.inner()))?;
-    deserializer
-        .end()
-        .map_err(|error| invalid("end of the file".to_owned(), &error))?;
-    Ok(spec)
-}
-
-fn field_of(path: &serde_path_to_error::Path) -> String {
-    let field = path.to_string();
-    if field == "." {
-        "the whole document".to_owned()
-    } else {
-        field
-    }
-}
-
-/// The message without the position at its end, which is told in front.
-fn without_position(error: &serde_json::Error) -> String {
-    let message = error.to_string();
-    let position = format!(" at line {} column {}", error.line(), error.column());
-    message.strip_suffix(&position).unwrap_or(&message).to_owned()
+        field: invalid.field,
+        line: invalid.line,
+        column: invalid.column,
+        reason: invalid.reason,
+    })
 }
 
 #[cfg(test)]

@@ -158,7 +158,7 @@ fn messages_for_bad_configs() {
             "process.user.uid: invalid value: integer `-1`",
         ),
         (
-            process(r#""capabilities": {"bounding": ["CAP_CHOWN", "CAP_FLY"]}"#),
+            process(r#""capabilities": {"bounding": ["CAP_CHOWN", "CAP_FLY", "CAP_KILL"]}"#),
             "process.capabilities.bounding[1]: ",
         ),
         (

@@ -5,7 +5,7 @@
 //! - [`SpecBuilder`] makes the runtime spec of a container out of an image's config and the caller's options:
 //!   Docker's mounts, capabilities, masked paths and system calls, but no way to gain privileges.
 //! - [`MountsView`] reads `/etc/passwd` and `/etc/group` of a root filesystem that is not mounted and not trusted.
-//! - [`Bundle`] writes and reads `config.json`.
+//! - [`Bundle`] writes and reads `config.json`; [`from_json`] reads other JSON and names the field that is wrong.
 //!
 //! # Example
 //! A container's bundle, from a root filesystem that is there:
@@ -56,6 +56,7 @@ mod canonical;
 mod capability;
 mod chain;
 mod error;
+mod json;
 mod path;
 mod rootfs;
 mod seccomp;
@@ -69,6 +70,7 @@ pub use canonical::canonical_json;
 pub use capability::{CapabilityName, DEFAULT_CAPABILITIES, all_capabilities, available_capabilities};
 pub use chain::{chain_ids, diff_ids};
 pub use error::{Error, ErrorKind, Result};
+pub use json::{InvalidJson, from_json};
 pub use rootfs::{MountsView, NoFiles, RootFiles};
 pub use seccomp::{default_profile, native_arch};
 pub use signal::{DEFAULT_STOP_SIGNAL, signal_number, stop_signal};

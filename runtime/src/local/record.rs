@@ -261,13 +261,10 @@ impl StateDir {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             read => read.map_err(io_error(format!("read {}", path.display())))?,
         };
-        let mut json = serde_json::Deserializer::from_slice(&bytes);
-        serde_path_to_error::deserialize(&mut json)
-            .map(Some)
-            .map_err(|e| Error::Corrupt {
-                path,
-                reason: format!("{}: {}", e.path(), e.inner()),
-            })
+        serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::Corrupt {
+            path,
+            reason: e.to_string(),
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
+use longshore_bundle::from_json;
 use longshore_runtime::cgroup::SubGroup;
 use longshore_runtime::{ExecRequest, Executor, ProcessId, Status, WhenPaused};
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
@@ -102,8 +103,7 @@ fn process_from_file(path: PathBuf, spec: &Spec) -> anyhow::Result<Process> {
         fields.entry("user").or_insert(own);
     }
     respell_scheduler(&mut json);
-    let process: Process = serde_path_to_error::deserialize(json)
-        .map_err(|error| anyhow::anyhow!("{}: {}: {}", path.display(), error.path(), error.inner()))?;
+    let process: Process = from_json(&serde_json::to_vec(&json)?).with_context(|| path.display().to_string())?;
     if process.args().as_ref().is_none_or(Vec::is_empty) {
         bail!("args must not be empty");
     }

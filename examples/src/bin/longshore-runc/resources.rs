@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use longshore_bundle::from_json;
 use longshore_runtime::Executor;
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value};
@@ -78,7 +79,7 @@ fn resources_from(path: &str) -> anyhow::Result<LinuxResources> {
     {
         all.remove("pids");
     }
-    serde_path_to_error::deserialize(json).map_err(|error| anyhow::anyhow!("{}: {}", error.path(), error.inner()))
+    Ok(from_json(&serde_json::to_vec(&json)?)?)
 }
 
 /// Gives keys the case that the specification gives them: Go reads them in any, and files that it reads exist.
