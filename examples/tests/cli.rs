@@ -87,6 +87,76 @@ impl Site {
 const IMAGE: &str = "layout.localhost/box:1";
 
 #[test]
+fn top_shows_what_runs_and_what_it_uses() {
+    let site = match Site::new() {
+        Ok(site) => site,
+        Err(why) => return skip(&why),
+    };
+    let head = site.ok(&["top", "--interval", "0.01"]);
+    assert!(
+        head.starts_with("NAME ") && head.lines().count() == 1,
+        "nothing runs: {head}"
+    );
+    let busy = "while :; do :; done";
+    site.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "busy",
+        "-m",
+        "64m",
+        "--pids-limit",
+        "9",
+        IMAGE,
+        "sh",
+        "-c",
+        busy,
+    ]);
+    site.ok(&["run", "-d", "--name", "idle", IMAGE, "sleep", "1000"]);
+
+    let table = site.ok(&["top", "--no-stream", "--interval", "0.2"]);
+    let names: Vec<&str> = table
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert_eq!(names, ["busy", "idle"], "the one that uses more comes first:\n{table}");
+
+    let json = |words: &[&str]| -> Vec<serde_json::Value> {
+        let lines = site.ok(words);
+        lines
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("an object"))
+            .collect()
+    };
+    let both = json(&["stats", "--format", "json", "--sort", "name", "--interval", "0.2"]);
+    let [busy, idle] = &both[..] else { panic!("{both:?}") };
+    assert!(busy["cpus"].as_f64() > Some(0.0), "{busy}");
+    assert_eq!(
+        (&busy["name"], &busy["pids"]["limit"]),
+        (&"busy".into(), &9.into()),
+        "{busy}"
+    );
+    assert_eq!(busy["memory"]["limit"], 64 << 20, "{busy}");
+    assert_eq!(
+        (&idle["name"], &idle["pids"]["number"]),
+        (&"idle".into(), &1.into()),
+        "{idle}"
+    );
+    assert!(idle["network"]["received"].is_null(), "it has a loopback only: {idle}");
+
+    let one = json(&["top", "--format", "json", "--interval", "0.01", "idle"]);
+    assert_eq!((one.len(), &one[0]["name"]), (1, &"idle".into()));
+    let (code, told) = site.fails(&["top", "nobody"]);
+    assert!(code == 125 && told.contains("nobody"), "{code}: {told}");
+    for interval in ["0", "-1", "nan"] {
+        let (code, told) = site.fails(&["top", &format!("--interval={interval}")]);
+        assert!(code == 125 && told.contains("interval"), "{code}: {told}");
+    }
+    site.ok(&["rm", "-f", "busy", "idle"]);
+}
+
+#[test]
 fn logs_of_either_form_are_rotated_and_read_back() {
     let site = match Site::new() {
         Ok(site) => site,

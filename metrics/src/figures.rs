@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use longshore_runtime::{Pressure, Stats};
+use longshore_runtime::{NetworkStats, Pressure, Stats};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
@@ -58,6 +58,14 @@ fn some(pressure: Option<Pressure>) -> Option<Value> {
 
 fn full(pressure: Option<Pressure>) -> Option<Value> {
     seconds(pressure?.full.total)
+}
+
+/// Added up over the devices: what devices there are the container decides, so they are no label.
+fn devices(stats: &Stats, figure: fn(&NetworkStats) -> u64) -> Option<Value> {
+    if stats.network.is_empty() {
+        return None;
+    }
+    whole(stats.network.values().map(figure).fold(0, u64::saturating_add))
 }
 
 /// All of them, in the order in which they are shown.
@@ -162,6 +170,39 @@ pub(crate) fn figures() -> Vec<Figure> {
             None,
             "Limit of processes and threads; absent without one.",
             |s| whole(s.pids.as_ref()?.limit?),
+        ),
+        counter(
+            "network_received",
+            bytes(),
+            "Bytes that its network devices received; absent without one but the loopback, and in the host's network.",
+            |s| devices(s, |device| device.rx_bytes),
+        ),
+        counter("network_sent", bytes(), "Bytes that its network devices sent.", |s| {
+            devices(s, |device| device.tx_bytes)
+        }),
+        counter(
+            "network_received_packets",
+            None,
+            "Packets that its network devices received.",
+            |s| devices(s, |device| device.rx_packets),
+        ),
+        counter(
+            "network_sent_packets",
+            None,
+            "Packets that its network devices sent.",
+            |s| devices(s, |device| device.tx_packets),
+        ),
+        counter(
+            "network_errors",
+            None,
+            "Packets that its network devices lost by errors, in either direction.",
+            |s| devices(s, |device| device.rx_errors.saturating_add(device.tx_errors)),
+        ),
+        counter(
+            "network_dropped",
+            None,
+            "Packets that its network devices dropped, in either direction.",
+            |s| devices(s, |device| device.rx_dropped.saturating_add(device.tx_dropped)),
         ),
     ]
 }

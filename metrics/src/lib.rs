@@ -2,6 +2,7 @@
 //!
 //! [`Metrics`] is an [`EventSink`](longshore_events::EventSink) that counts what happens, with recorders for what events do not tell (durations, bytes).
 //! [`ContainerMetrics`] shows the figures of each container's cgroup. Both live in a [`Registry`] that the program hands in; nothing is global.
+//! A [`Sampler`] turns samples of containers into what a person wants to see of them: processors in use, bytes a second.
 //! `METRICS.md` in this crate's directory lists every metric; a test generates it.
 //!
 //! # What it is not for
@@ -36,6 +37,7 @@ mod figures;
 mod labels;
 mod observe;
 mod text;
+mod usage;
 
 pub use bus::register_bus;
 pub use containers::{ContainerMetrics, Sampled};
@@ -44,3 +46,4 @@ pub use labels::{MAX_REGISTRIES, Outcome};
 pub use observe::{Collection, Ingest, Pull, Unpack};
 pub use prometheus_client::registry::Registry;
 pub use text::{OPENMETRICS_TYPE, PROMETHEUS_TYPE, encode, encode_prometheus};
+pub use usage::{Flow, Sampler, Stalled, Usage};

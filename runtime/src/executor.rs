@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 use longshore_linux::Mount;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::{Deserialize, Serialize};
@@ -374,6 +375,10 @@ pub trait Executor: Debug + Send + Sync + 'static {
 
     /// What it uses.
     async fn stats(&self, id: &ContainerId) -> Result<Stats>;
+
+    /// Word of each time that the container runs out of the memory that it may have, from now on; several times may be one item. It ends when the container has, after what came
+    /// before that, and never yields where nothing counts the container's memory.
+    async fn out_of_memory(&self, id: &ContainerId) -> Result<BoxStream<'static, ()>>;
 
     /// Its processes, in the host's PID namespace.
     async fn processes(&self, id: &ContainerId) -> Result<Vec<u32>>;

@@ -4,6 +4,7 @@
 pub fn kernel_files(text: &str) {
     crate::cgroup::read_all(text);
     let _ = crate::local::start_time(text);
+    let _ = crate::local::devices(text);
 }
 
 /// An answer of CRIU.

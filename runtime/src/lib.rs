@@ -82,6 +82,6 @@ pub use local::LinuxExecutor;
 pub use logs::{LogFile, LogFormat, LogReader, LogRecord, OutputStream};
 pub use plan::{HostFacts, PlanOptions, Privilege, Program, RootEntry, plan};
 pub use stats::{
-    CpuStats, CpusetStats, HugetlbStats, IoEntry, IoStats, IoTables, MemoryStats, MemoryUse, MiscStats, PidsStats,
-    Pressure, PressureLine, RdmaStats, Stats,
+    CpuStats, CpusetStats, HugetlbStats, IoEntry, IoStats, IoTables, MemoryStats, MemoryUse, MiscStats, NetworkStats,
+    PidsStats, Pressure, PressureLine, RdmaStats, Stats,
 };

@@ -21,6 +21,8 @@ pub struct Stats {
     pub rdma: BTreeMap<String, RdmaStats>,
     /// By the name of the resource.
     pub misc: BTreeMap<String, MiscStats>,
+    /// By device, in the container's own network namespace; the loopback is left out. Empty where it has that of the host program.
+    pub network: BTreeMap<String, NetworkStats>,
 }
 
 impl Stats {
@@ -36,6 +38,7 @@ impl Stats {
             hugetlb: BTreeMap::new(),
             rdma: BTreeMap::new(),
             misc: BTreeMap::new(),
+            network: BTreeMap::new(),
         }
     }
 }
@@ -210,6 +213,21 @@ pub struct MiscStats {
     pub limit: Option<u64>,
     /// How often the limit was hit.
     pub failures: u64,
+}
+
+/// One network device: what came in (`rx`) and what went out (`tx`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub struct NetworkStats {
+    pub rx_bytes: u64,
+    pub rx_packets: u64,
+    pub rx_errors: u64,
+    pub rx_dropped: u64,
+    pub tx_bytes: u64,
+    pub tx_packets: u64,
+    pub tx_errors: u64,
+    pub tx_dropped: u64,
 }
 
 /// Pressure stall information of one resource.

@@ -1,10 +1,14 @@
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::control::Cgroup;
 use super::group::{Group, failed};
@@ -33,10 +37,10 @@ pub struct OomWatch {
 #[derive(Debug)]
 enum Source {
     /// An eventfd that the kernel counts up: cgroup-v1/memory.rst, section 10.
-    V1 { counter: OwnedFd, group: Arc<Group> },
+    V1 { counter: Arc<OwnedFd>, group: Arc<Group> },
     /// `memory.events`, which wakes poll(2), and the kills that were told: cgroup-v2.rst, "Memory Interface Files".
     V2 {
-        events: OwnedFd,
+        events: Arc<OwnedFd>,
         told: u64,
         group: Arc<Group>,
     },
@@ -54,7 +58,7 @@ impl Cgroup {
             of_v1(v1)?
         } else if let Some(v2) = self.v2_with("memory.events") {
             let told = self.oom_kills()?;
-            let events = open(v2, "memory.events", OFlags::RDONLY)?;
+            let events = Arc::new(open(v2, "memory.events", OFlags::RDONLY)?);
             Source::V2 {
                 events,
                 told,
@@ -73,19 +77,38 @@ fn open(group: &Group, file: &str, flags: OFlags) -> Result<OwnedFd> {
 }
 
 fn of_v1(group: &Arc<Group>) -> Result<Source> {
-    use std::os::fd::AsRawFd;
     let fault = |errno| failed(&group.path, "watch for the want of memory", errno);
     let counter = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(fault)?;
     let control = open(group, "memory.oom_control", OFlags::RDONLY)?;
     let line = format!("{} {}", counter.as_raw_fd(), control.as_raw_fd());
     group.write("cgroup.event_control", &line).map_err(fault)?;
     Ok(Source::V1 {
-        counter,
+        counter: Arc::new(counter),
         group: Arc::clone(group),
     })
 }
 
 impl OomWatch {
+    /// The same for async code: an item each time that the container has run out of memory, once or more often, and the end when it has ended. What cannot be read
+    /// any more ends it too, with a warning to [`tracing`].
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io).
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O.
+    pub fn into_stream(self) -> Result<BoxStream<'static, ()>> {
+        const WAIT: &str = "wait for the want of memory";
+        let wake = self.source.wakes().map(|(fd, interest)| registered(fd, interest));
+        let init = self.init.map(|init| registered(init, Interest::READABLE));
+        let waits = Waits {
+            source: self.source,
+            wake: wake.transpose().map_err(crate::host::io_error(WAIT))?,
+            init: init.transpose().map_err(crate::host::io_error(WAIT))?,
+        };
+        Ok(stream::unfold(waits, Waits::next).boxed())
+    }
+
     /// Waits for what comes next, no longer than `most`. Blocks.
     ///
     /// # Errors
@@ -124,7 +147,67 @@ impl OomWatch {
     }
 }
 
+/// The safe constructor is deprecated for types that might hand out a descriptor which is not theirs; these own theirs for as long as they are registered.
+#[allow(deprecated)]
+fn registered<T: AsRawFd>(fd: T, interest: Interest) -> std::io::Result<AsyncFd<T>> {
+    AsyncFd::with_interest(fd, interest)
+}
+
+/// An [`OomWatch`] that a tokio runtime wakes.
+#[derive(Debug)]
+struct Waits {
+    source: Source,
+    wake: Option<AsyncFd<Arc<OwnedFd>>>,
+    init: Option<AsyncFd<OwnedFd>>,
+}
+
+impl Waits {
+    async fn next(mut self) -> Option<((), Self)> {
+        loop {
+            // In this order, so that what came before the end is told before it.
+            let ended = self.init.as_ref().is_some_and(longshore_linux::has_ended);
+            match self.source.look() {
+                Ok(Some(OomNews::OutOfMemory)) => return Some(((), self)),
+                Ok(None) if !ended => self.wait().await,
+                Ok(_) => return None,
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "nobody watches any more whether a container runs out of memory");
+                    return None;
+                }
+            }
+        }
+    }
+
+    async fn wait(&self) {
+        let interest = self.source.wakes().map(|(_, interest)| interest);
+        let source = ready(self.wake.as_ref(), interest.unwrap_or(Interest::READABLE));
+        let ended = ready(self.init.as_ref(), Interest::READABLE);
+        futures::pin_mut!(source, ended);
+        futures::future::select(source, ended).await;
+    }
+}
+
+/// Waits for a descriptor; one that is not there is never ready. After an error of the runtime's it is looked at again, as after news.
+async fn ready<T: AsRawFd>(fd: Option<&AsyncFd<T>>, interest: Interest) {
+    match fd {
+        Some(fd) => match fd.ready(interest).await {
+            Ok(mut guard) => guard.clear_ready(),
+            Err(_) => tokio::task::yield_now().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
 impl Source {
+    fn wakes(&self) -> Option<(Arc<OwnedFd>, Interest)> {
+        match self {
+            Self::V1 { counter, .. } => Some((Arc::clone(counter), Interest::READABLE)),
+            Self::V2 { events, .. } => Some((Arc::clone(events), Interest::PRIORITY)),
+            Self::None => None,
+        }
+    }
+
     fn wait_for(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         match self {
             Self::V1 { counter, .. } => Some((counter.as_fd(), PollFlags::IN)),

@@ -4,6 +4,7 @@ mod checkpoint;
 mod container;
 mod create;
 mod exec;
+mod figures;
 mod hooks;
 mod process;
 mod reactor;
@@ -20,12 +21,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 use longshore_linux::{Errno, send_signal};
 use oci_spec::runtime::{LinuxResources, Spec};
 
 #[cfg(feature = "systemd")]
 use crate::cgroup::Driver;
-use crate::cgroup::{Manager, OomWatch};
+use crate::cgroup::Manager;
 use crate::host::{Agent, Answer, Listener, Spawner, io_error, step_error};
 use crate::init::report::Message;
 use crate::plan::{HostFacts, PlanOptions, plan};
@@ -36,10 +38,10 @@ use crate::{
 };
 use container::Container;
 use reactor::Reactor;
-#[cfg(feature = "fuzzing")]
-pub(crate) use record::start_time;
 use record::{ProcessName, StateDir};
 use start_socket::Started;
+#[cfg(feature = "fuzzing")]
+pub(crate) use {figures::devices, record::start_time};
 
 const SIGKILL: i32 = 9;
 
@@ -137,18 +139,6 @@ impl LinuxExecutor {
         let container = self.shared.find(id)?;
         let record = container.dir.load()?;
         Ok(record.ok_or_else(|| Error::NotFound(id.to_string()))?.spec)
-    }
-
-    /// Watches for a container's running out of memory, from now on, and for its end.
-    ///
-    /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound); as [`Cgroup::watch_oom`](crate::cgroup::Cgroup::watch_oom).
-    pub fn watch_oom(&self, id: &ContainerId) -> Result<OomWatch> {
-        let container = self.shared.find(id)?;
-        let init = container.init.pidfd.as_ref().map(|fd| fd.try_clone()).transpose();
-        container
-            .cgroup()
-            .watch_oom(init.map_err(io_error("duplicate a pidfd"))?)
     }
 
     /// Saves a running container by CRIU, an own program (criu(8)); it has ended then, unless the request says otherwise, and is still to be
@@ -290,7 +280,11 @@ impl Executor for LinuxExecutor {
 
     async fn stats(&self, id: &ContainerId) -> Result<Stats> {
         let container = self.shared.find(id)?;
-        self.block(move |_| container.cgroup().stats()).await
+        self.block(move |_| container.stats()).await
+    }
+
+    async fn out_of_memory(&self, id: &ContainerId) -> Result<BoxStream<'static, ()>> {
+        self.watch_oom(id)?.into_stream()
     }
 
     async fn processes(&self, id: &ContainerId) -> Result<Vec<u32>> {

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::top::Top;
+
 /// Images and containers from the command line, without a daemon.
 #[derive(Debug, Parser)]
 #[command(
@@ -40,6 +42,9 @@ pub(crate) enum Command {
     Run(Box<Run>),
     /// List containers
     Ps(Ps),
+    /// Show what running containers use, live in a terminal, once elsewhere
+    #[command(visible_alias = "stats")]
+    Top(Top),
     /// Run another command in a running container
     Exec(Exec),
     /// Print the output of a container that runs in the background

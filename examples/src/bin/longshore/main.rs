@@ -17,6 +17,7 @@ mod progress;
 mod run;
 mod storage;
 mod terminal;
+mod top;
 
 use std::process::ExitCode;
 
@@ -85,6 +86,7 @@ async fn perform(site: &open::Site, command: Command) -> anyhow::Result<u8> {
         Command::Diff(diff) => commit::diff(site, diff).await,
         Command::Run(run) => run::run(site, *run).await,
         Command::Ps(list) => containers::list(site, list).await,
+        Command::Top(top) => top::top(site, top).await,
         Command::Exec(exec) => exec::exec(site, exec).await,
         Command::Logs(logs) => logs::print(site, logs).await,
         Command::Events(events) => events::print(site, events).await,
