@@ -161,5 +161,10 @@ pub fn every_kind() -> Vec<EventKind> {
             labels: labels(),
         },
         EventKind::NamespaceDelete { name: id() },
+        EventKind::Request {
+            request: "start".into(),
+            target: id(),
+            outcome: "it is not there:\nnot at all".into(),
+        },
     ]
 }

@@ -66,6 +66,15 @@ impl EventKind {
                 container_id,
                 checkpoint,
             } => vec![("container_id", text(container_id)), ("checkpoint", text(checkpoint))],
+            Self::Request {
+                request,
+                target,
+                outcome,
+            } => vec![
+                ("request", text(request)),
+                ("target", text(target)),
+                ("outcome", text(outcome)),
+            ],
             Self::ContainerDelete { id } => vec![("id", text(id))],
             Self::TaskCreate {
                 container_id,
@@ -131,19 +140,20 @@ impl EventKind {
 impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.topic())?;
-        for (name, value) in self.fields() {
-            let plain = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
-            if !value.is_empty() && value.bytes().all(plain) {
-                write!(f, " {name}={value}")?;
-            } else {
-                write!(f, " {name}={value:?}")?;
-            }
-        }
-        Ok(())
+        let fields = self.fields();
+        fields.iter().try_for_each(|(name, value)| field(f, name, value))
     }
 }
 
-/// The time, the namespace and the [kind](EventKind), in one line.
+fn field(f: &mut fmt::Formatter<'_>, name: &str, value: &str) -> fmt::Result {
+    let plain = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
+    match !value.is_empty() && value.bytes().all(plain) {
+        true => write!(f, " {name}={value}"),
+        false => write!(f, " {name}={value:?}"),
+    }
+}
+
+/// The time, the namespace, the [kind](EventKind) and who asked for it, in one line.
 ///
 /// ```
 /// # use std::time::SystemTime;
@@ -154,6 +164,7 @@ impl fmt::Display for EventKind {
 /// ```
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", time::format(self.time), self.namespace, self.kind)
+        write!(f, "{} {} {}", time::format(self.time), self.namespace, self.kind)?;
+        self.by.iter().try_for_each(|by| field(f, "by", by))
     }
 }

@@ -12,6 +12,9 @@ pub struct Event {
     /// When, by the wall clock.
     #[serde(with = "crate::time::rfc3339")]
     pub time: SystemTime,
+    /// Who asked for what led to it, as the program that was asked calls them; unknown where it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// What.
     pub kind: EventKind,
 }
@@ -22,8 +25,16 @@ impl Event {
         Self {
             namespace: namespace.into(),
             time: SystemTime::now(),
+            by: None,
             kind,
         }
+    }
+
+    /// The same, and who asked for it.
+    #[must_use]
+    pub fn by(mut self, who: impl Into<String>) -> Self {
+        self.by = Some(who.into());
+        self
     }
 
     /// containerd's topic, e.g. `/tasks/start`.
@@ -132,6 +143,12 @@ pub enum EventKind {
     TaskResumed { container_id: String },
     /// `/tasks/checkpointed`: its state was written to disk.
     TaskCheckpointed { container_id: String, checkpoint: String },
+    /// `/longshore/request`: of a request what no other event tells: that it failed, and why; or a signal that was sent. `outcome` is `done`, or the error.
+    Request {
+        request: String,
+        target: String,
+        outcome: String,
+    },
 }
 
 impl EventKind {
@@ -162,6 +179,7 @@ impl EventKind {
             Self::TaskPaused { .. } => "/tasks/paused",
             Self::TaskResumed { .. } => "/tasks/resumed",
             Self::TaskCheckpointed { .. } => "/tasks/checkpointed",
+            Self::Request { .. } => "/longshore/request",
         }
     }
 }

@@ -68,12 +68,13 @@ impl Filter {
     }
 }
 
-/// `topic`, `namespace`, and `event.<field>` by the name that [`EventKind::fields`] tells; of an image's or namespace's labels `event.labels.<label>`.
+/// `topic`, `namespace`, `by`, and `event.<field>` by the name that [`EventKind::fields`] tells; of an image's or namespace's labels `event.labels.<label>`.
 impl Fields for Event {
     fn field(&self, path: &[&str]) -> Option<Cow<'_, str>> {
         match path {
             ["topic"] => Some(self.topic().into()),
             ["namespace"] => Some(self.namespace.as_str().into()),
+            ["by"] => self.by.as_deref().map(Cow::Borrowed),
             ["event", "labels", label @ ..] if !label.is_empty() => self
                 .kind
                 .labels()?

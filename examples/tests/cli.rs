@@ -486,6 +486,19 @@ fn what_happened_is_told_and_filtered() {
         exits()
     );
     assert_eq!(exits().lines().count(), 1);
+    // A signal goes past the engine, and is told all the same: who sent it, and what came of it.
+    let (_, told) = site.fails(&["kill", "-s", "TERM", "web"]);
+    let asked = site.ok(&[
+        "events",
+        "--filter",
+        "topic==/longshore/request,event.target==web,by~=^longshore",
+    ]);
+    assert!(
+        asked.contains(r#"request="signal 15" target=web outcome="#)
+            && asked.contains("stopped")
+            && told.contains("stopped"),
+        "{asked}{told}"
+    );
     let all = site.ok(&["events", "--since", "1h", "--json"]);
     let topics: Vec<String> = all
         .lines()

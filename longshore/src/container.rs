@@ -102,7 +102,13 @@ impl Container {
     /// # Errors
     /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) unless it was just created; [`Start`](crate::ErrorKind::Start) when its program can't be executed.
     pub async fn start(&self) -> Result<()> {
+        let outcome = self.start_it().await;
+        self.engine.asked("start", self.id(), outcome)
+    }
+
+    async fn start_it(&self) -> Result<()> {
         let state = self.state().await?;
+        let out_of_memory = self.out_of_memory().await;
         let begun = Instant::now();
         let result = self.engine.executor.start(&self.task).await;
         self.engine.senses.metrics.started(outcome_of(&result), begun.elapsed());
@@ -112,7 +118,7 @@ impl Container {
             container_id: self.id.to_string(),
             pid,
         });
-        self.watch_exit(None, pid);
+        self.watch_init(pid, out_of_memory);
         Ok(())
     }
 
@@ -128,13 +134,19 @@ impl Container {
             exec_id: exec_id.clone(),
         });
         let doing = format!("running another process in container '{}'", self.id);
-        let pid = self.engine.executor.exec(&self.task, request).await.at(doing)?;
+        let begun = Instant::now();
+        let outcome = self.engine.executor.exec(&self.task, request).await;
+        self.engine
+            .senses
+            .metrics
+            .executed(outcome_of(&outcome), begun.elapsed());
+        let pid = self.engine.asked("exec", self.id(), outcome.at(doing))?;
         emitter.emit(EventKind::TaskExecStarted {
             container_id: self.id.to_string(),
             exec_id: exec_id.clone(),
             pid,
         });
-        self.watch_exit(Some(&exec_id), pid);
+        self.watch_exec(&exec_id, pid);
         Ok(pid)
     }
 
@@ -148,7 +160,9 @@ impl Container {
 
     async fn signal(&self, signal: i32, scope: KillScope) -> Result<()> {
         let doing = format!("sending signal {signal} to container '{}'", self.id);
-        self.engine.executor.kill(&self.task, signal, scope).await.at(doing)
+        let outcome = self.engine.executor.kill(&self.task, signal, scope).await.at(doing);
+        self.engine
+            .asked_quietly(&format!("signal {signal}"), self.id(), outcome)
     }
 
     /// Stops it: `signal` first, SIGKILL to all its processes after `grace`. Returns how it ended. No restart policy starts it again then.
@@ -156,6 +170,11 @@ impl Container {
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) when it does not exist. That it has stopped already is no error.
     pub async fn stop(&self, signal: i32, grace: Duration) -> Result<ExitStatus> {
+        let outcome = self.stop_it(signal, grace).await;
+        self.engine.asked("stop", self.id(), outcome)
+    }
+
+    async fn stop_it(&self, signal: i32, grace: Duration) -> Result<ExitStatus> {
         self.note_stopped(Stopped::Yes).await?;
         if self.state().await?.status == Status::Stopped {
             return self.wait().await;
@@ -189,11 +208,9 @@ impl Container {
     /// # Errors
     /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) unless it runs.
     pub async fn pause(&self) -> Result<()> {
-        self.engine
-            .executor
-            .pause(&self.task)
-            .await
-            .at(format!("pausing container '{}'", self.id))?;
+        let outcome = self.engine.executor.pause(&self.task).await;
+        let outcome = outcome.at(format!("pausing container '{}'", self.id));
+        self.engine.asked("pause", self.id(), outcome)?;
         self.engine.emitter().emit(EventKind::TaskPaused {
             container_id: self.id.to_string(),
         });
@@ -205,11 +222,9 @@ impl Container {
     /// # Errors
     /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) unless it is paused.
     pub async fn resume(&self) -> Result<()> {
-        self.engine
-            .executor
-            .resume(&self.task)
-            .await
-            .at(format!("resuming container '{}'", self.id))?;
+        let outcome = self.engine.executor.resume(&self.task).await;
+        let outcome = outcome.at(format!("resuming container '{}'", self.id));
+        self.engine.asked("resume", self.id(), outcome)?;
         self.engine.emitter().emit(EventKind::TaskResumed {
             container_id: self.id.to_string(),
         });
@@ -258,6 +273,11 @@ impl Container {
     /// # Errors
     /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) when it has not stopped and `mode` does not force it.
     pub async fn delete(&self, mode: DeleteMode) -> Result<()> {
+        let outcome = self.delete_it(mode).await;
+        self.engine.asked("delete", self.id(), outcome)
+    }
+
+    async fn delete_it(&self, mode: DeleteMode) -> Result<()> {
         // Nobody starts it again in between.
         let before = self.note_stopped(Stopped::Yes).await;
         if let Err(error) = self.delete_task(mode).await {

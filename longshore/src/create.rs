@@ -150,6 +150,11 @@ impl ContainerBuilder {
     /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) for the id, [`Invalid`](crate::ErrorKind::Invalid) and [`Unsupported`](crate::ErrorKind::Unsupported) for options,
     /// [`Start`](crate::ErrorKind::Start) for a step that the kernel refused.
     pub async fn create(self) -> Result<Container> {
+        let (engine, id) = (self.engine.clone(), self.id.clone());
+        engine.asked("create", &id, self.create_it().await)
+    }
+
+    async fn create_it(self) -> Result<Container> {
         let begun = Instant::now();
         let id = ContainerId::new(&self.id).at("creating a container")?;
         let Some(image) = self.image.clone() else {

@@ -23,6 +23,8 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 pub struct Engine {
     /// The tenant whose images and containers this engine sees.
     pub namespace: String,
+    /// Who asks for what this engine does, for its events: a program, unless one that serves others says which of them.
+    pub asker: String,
     /// The directory that bundles and log files go to.
     pub root: PathBuf,
     /// Where blobs live.
@@ -82,6 +84,7 @@ impl Engine {
         sinks.extend(self.sinks.iter().cloned());
         Emitter {
             namespace: self.namespace.clone(),
+            by: self.asker.clone(),
             sinks,
         }
     }

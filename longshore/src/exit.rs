@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use longshore_events::EventKind;
 use longshore_runtime::{ExitStatus, ProcessId};
 use tokio::sync::watch;
@@ -90,8 +91,36 @@ impl Container {
         .boxed()
     }
 
-    /// Tells the world when a process ends, whoever else waits for it.
-    pub(crate) fn watch_exit(&self, name: Option<&str>, pid: u32) {
+    /// Word of its want of memory from now on. Where nobody can tell, there is none, and all else goes on.
+    pub(crate) async fn out_of_memory(&self) -> BoxStream<'static, ()> {
+        match self.engine.executor.out_of_memory(self.task()).await {
+            Ok(told) => told,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(container = self.id(), error, "its want of memory can't be watched");
+                futures::stream::empty().boxed()
+            }
+        }
+    }
+
+    /// Tells the world when the container runs out of memory and when its program ends, whoever else waits for it.
+    pub(crate) fn watch_init(&self, pid: u32, out_of_memory: BoxStream<'static, ()>) {
+        let (emitter, container_id) = (self.engine.emitter(), self.id().to_owned());
+        let told = out_of_memory.for_each(move |()| {
+            let container_id = container_id.clone();
+            emitter.emit(EventKind::TaskOom { container_id });
+            std::future::ready(())
+        });
+        self.watch_exit(None, pid, told.boxed());
+    }
+
+    /// Tells the world when a process that was made by an exec ends, whoever else waits for it.
+    pub(crate) fn watch_exec(&self, name: &str, pid: u32) {
+        self.watch_exit(Some(name), pid, std::future::ready(()).boxed());
+    }
+
+    /// Tells the end of a process after `before`.
+    fn watch_exit(&self, name: Option<&str>, pid: u32, before: BoxFuture<'static, ()>) {
         let (sender, receiver) = watch::channel(None);
         self.watches.add(name, receiver);
         let (executor, task, process) = (self.engine.executor.clone(), self.task().clone(), process_id(name));
@@ -99,9 +128,8 @@ impl Container {
         let id = name.map_or_else(|| container_id.clone(), str::to_owned);
         tokio::spawn(async move {
             // When the wait fails the sender is dropped, and who waits asks for the error itself.
-            let Ok(status) = executor.wait(&task, &process).await else {
-                return;
-            };
+            let (status, ()) = futures::future::join(executor.wait(&task, &process), before).await;
+            let Ok(status) = status else { return };
             emitter.emit(EventKind::TaskExit {
                 container_id,
                 id,

@@ -105,10 +105,10 @@ impl IntoFuture for PullBuilder {
                 progress: Some(counter.clone()),
                 ..self.options
             };
-            let reference = parse_reference(&self.name)?;
+            let reference = self.engine.asked("pull", &self.name, parse_reference(&self.name))?;
             let outcome = self.engine.pull_image(&reference, options).await;
             counter.count(&self.engine.senses.metrics, reference.registry(), &outcome);
-            outcome
+            self.engine.asked("pull", &reference.whole(), outcome)
         })
     }
 }
@@ -244,6 +244,11 @@ impl Engine {
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) when no such name is registered.
     pub async fn remove_image(&self, name: &str) -> Result<()> {
+        let outcome = self.remove_name(name).await;
+        self.asked("remove image", name, outcome)
+    }
+
+    async fn remove_name(&self, name: &str) -> Result<()> {
         let name = parse_reference(name)?.whole();
         match self
             .metadata

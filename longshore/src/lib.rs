@@ -70,6 +70,8 @@
 
 #![forbid(unsafe_code)]
 
+mod asked;
+mod change;
 mod collect;
 mod commit;
 mod container;
@@ -81,6 +83,7 @@ mod exit;
 mod image;
 mod logs;
 mod making;
+mod namespace;
 mod observe;
 mod open;
 mod privilege;
@@ -90,6 +93,7 @@ mod senses;
 mod supervise;
 mod verify;
 
+pub use asked::this_program;
 pub use collect::{Collecting, Collection, DiskUsage, Schedule, Share};
 pub use commit::{CommitBuilder, Instruction};
 pub use container::Container;

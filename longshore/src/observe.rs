@@ -19,12 +19,13 @@ use crate::senses::outcome_of;
 #[derive(Clone, Debug)]
 pub(crate) struct Emitter {
     pub(crate) namespace: String,
+    pub(crate) by: String,
     pub(crate) sinks: Vec<Arc<dyn EventSink>>,
 }
 
 impl Emitter {
     pub(crate) fn emit(&self, kind: EventKind) {
-        let event = Event::now(&self.namespace, kind);
+        let event = Event::now(&self.namespace, kind).by(&self.by);
         for sink in &self.sinks {
             sink.emit(event.clone());
         }

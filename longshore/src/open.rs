@@ -34,6 +34,7 @@ const BUS_CAPACITY: usize = 4096;
 pub struct EngineBuilder {
     root: PathBuf,
     namespace: String,
+    asker: String,
     client: RegistryClientBuilder,
     verifier: Option<Arc<dyn ImageVerifier>>,
     sinks: Vec<Arc<dyn EventSink>>,
@@ -45,6 +46,7 @@ impl EngineBuilder {
         Self {
             root: root.to_owned(),
             namespace: DEFAULT_NAMESPACE.to_owned(),
+            asker: crate::asked::this_program(),
             client: client.credentials(Arc::new(DockerConfig::from_env())),
             verifier: None,
             sinks: Vec::new(),
@@ -54,6 +56,12 @@ impl EngineBuilder {
     /// The tenant whose images and containers it sees. Default: [`DEFAULT_NAMESPACE`].
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
+        self
+    }
+
+    /// Who asks for what it does, for its events. Default: this program, its pid and its user.
+    pub fn asker(mut self, asker: impl Into<String>) -> Self {
+        self.asker = asker.into();
         self
     }
 
@@ -108,6 +116,7 @@ impl EngineBuilder {
         let bus = Bus::new(BUS_CAPACITY);
         let engine = Engine {
             namespace: self.namespace,
+            asker: self.asker,
             root,
             content: Arc::new(content),
             snapshotter,

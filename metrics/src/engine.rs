@@ -39,6 +39,7 @@ pub struct Metrics {
     pub(crate) unpack_duration: Family<Ended, Histogram>,
     pub(crate) create_duration: Family<Ended, Histogram>,
     pub(crate) start_duration: Family<Ended, Histogram>,
+    pub(crate) exec_duration: Family<Ended, Histogram>,
     pub(crate) collections: Family<Ended, Counter>,
     pub(crate) collection_removed: Counter,
     pub(crate) collection_freed_bytes: Counter,
@@ -94,6 +95,7 @@ impl Metrics {
             unpack_duration: durations_by_outcome(),
             create_duration: durations_by_outcome(),
             start_duration: durations_by_outcome(),
+            exec_duration: durations_by_outcome(),
             collections: Family::default(),
             collection_removed: Counter::default(),
             collection_freed_bytes: Counter::default(),
@@ -136,6 +138,12 @@ impl Metrics {
             "Time to start a created container",
             Unit::Seconds,
             start,
+        );
+        to.register_with_unit(
+            "container_exec_duration",
+            "Time to start another process in a container",
+            Unit::Seconds,
+            self.exec_duration.clone(),
         );
     }
 

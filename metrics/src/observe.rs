@@ -111,6 +111,13 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
+    /// Counts another process in a container.
+    pub fn executed(&self, outcome: Outcome, took: Duration) {
+        self.exec_duration
+            .get_or_create(&Ended { outcome })
+            .observe(took.as_secs_f64());
+    }
+
     /// Counts the restart of a supervised container.
     pub fn restarted(&self, outcome: Outcome) {
         self.restarts.get_or_create(&Ended { outcome }).inc();

@@ -10,7 +10,7 @@ use longshore_metrics::{
     Collection, ContainerMetrics, Ingest, MAX_REGISTRIES, Metrics, Outcome, Pull, Registry, Sampled, Unpack, encode,
     encode_prometheus, register_bus,
 };
-use longshore_runtime::{CpuStats, IoStats, MemoryStats, PidsStats, Pressure, Stats, Status};
+use longshore_runtime::{CpuStats, IoStats, MemoryStats, NetworkStats, PidsStats, Pressure, Stats, Status};
 
 fn pull(registry: &str) -> Pull<'_> {
     let outcome = Outcome::Success;
@@ -37,6 +37,9 @@ fn full_stats() -> Stats {
     (pids.current, pids.limit) = (3, Some(100));
     let mut stats = Stats::now();
     (stats.cpu, stats.memory, stats.io, stats.pids) = (Some(cpu), Some(memory), Some(io), Some(pids));
+    let mut network = NetworkStats::default();
+    (network.rx_bytes, network.tx_bytes) = (9, 8);
+    stats.network = [("eth0".to_owned(), network), ("eth1".to_owned(), network)].into();
     stats
 }
 
@@ -63,6 +66,7 @@ fn everything() -> Registry {
     });
     metrics.created(outcome, took);
     metrics.started(outcome, took);
+    metrics.executed(outcome, took);
     metrics.restarted(outcome);
     metrics.health_checked(outcome);
     metrics.collected(&Collection {
@@ -158,6 +162,11 @@ fn containers_are_bounded_and_forgotten() {
     says(
         &registry,
         r#"longshore_container_memory_usage_bytes{container_id="b",namespace="ns"} 18446744073709551615"#,
+    );
+    // How many devices there are the container decides; it gets no more series by them.
+    says(
+        &registry,
+        r#"longshore_container_network_received_bytes_total{container_id="a",namespace="ns"} 18"#,
     );
     containers.forget("ns", "a");
     assert_eq!(containers.observe("ns", "c", Stats::now()), Sampled::Kept);

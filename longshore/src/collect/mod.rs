@@ -98,7 +98,10 @@ impl Engine {
             outcome
         };
         match tokio::spawn(work).await {
-            Ok(outcome) => outcome.at("collecting what nothing refers to"),
+            Ok(outcome) => {
+                let outcome = outcome.at("collecting what nothing refers to");
+                self.asked("collect", "every namespace", outcome)
+            }
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }

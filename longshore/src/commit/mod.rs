@@ -88,8 +88,9 @@ impl IntoFuture for CommitBuilder {
     fn into_future(self) -> Self::IntoFuture {
         // A task of its own: when the future is dropped the container must not stay paused.
         Box::pin(async move {
+            let (engine, name) = (self.container.engine.clone(), self.name.clone());
             match tokio::spawn(self.run()).await {
-                Ok(outcome) => outcome,
+                Ok(outcome) => engine.asked("commit", &name, outcome),
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             }
         })

@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime};
 
 use longshore_bundle::Bundle;
 use longshore_events::EventKind;
-use longshore_metadata::MetadataStoreExt;
 use longshore_runtime::{CreateRequest, DeleteMode, ExitStatus, Io, Lifetime, Status};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -116,11 +115,8 @@ impl Container {
         let change = |_: &mut _, record: &mut longshore_metadata::Container| {
             record.extensions.insert(name.to_owned(), value.clone());
         };
-        let changed = self.engine.metadata.modify(&self.engine.namespace, self.id(), change);
-        changed
-            .await
-            .at(format!("noting '{name}' of container '{}'", self.id()))?;
-        Ok(())
+        let doing = format!("noting '{name}' of container '{}'", self.id());
+        self.change(doing, change).await
     }
 
     async fn stopped(&self) -> Result<Stopped> {

@@ -100,7 +100,12 @@ pub(crate) async fn each(names: &[String], work: impl AsyncFn(&str) -> Result<()
 
 pub(crate) async fn stop(site: &Site, stop: Stop) -> Result<u8> {
     let grace = Duration::from_secs(stop.time);
-    Ok(each(&stop.containers, async |name| stop_one(site, name, grace).await).await)
+    let stop_one = async |name: &str| {
+        let outcome = stop_one(site, name, grace).await;
+        site.note("stop", name, &outcome);
+        outcome
+    };
+    Ok(each(&stop.containers, stop_one).await)
 }
 
 async fn stop_one(site: &Site, name: &str, grace: Duration) -> Result<()> {
@@ -128,6 +133,11 @@ async fn stop_signal(site: &Site, name: &str) -> Result<i32> {
 pub(crate) async fn kill(site: &Site, kill: Kill) -> Result<u8> {
     let (signal, executor) = (signal_number(&kill.signal)?, site.executor()?);
     let kill_one = async |name: &str| Ok(executor.kill(&ContainerId::new(name)?, signal, KillScope::Init).await?);
+    let kill_one = async |name: &str| {
+        let outcome = kill_one(name).await;
+        site.note(&format!("signal {signal}"), name, &outcome);
+        outcome
+    };
     Ok(each(&kill.containers, kill_one).await)
 }
 

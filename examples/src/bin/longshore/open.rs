@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use longshore::distribution::Hosts;
 use longshore::events::{EventSink, Journal, JournalOptions};
 use longshore::runtime::{ContainerId, Executor, LinuxExecutor, LogFile};
-use longshore::{Engine, ErrorKind};
+use longshore::{DEFAULT_NAMESPACE, Engine, ErrorKind, Event, EventKind};
 use longshore_examples::quickstart::data_folder;
 
 /// How long a command waits for another one that holds the engine.
@@ -67,6 +67,27 @@ impl Site {
         let options = JournalOptions::default().file_bytes(4 << 20).keep_bytes(64 << 20);
         let journal = Arc::new(Journal::open(self.journal_directory(), options)?);
         Ok(self.journal.get_or_init(|| journal).clone())
+    }
+
+    /// Notes what came of a request that goes past the engine.
+    pub(crate) fn note(&self, request: &str, target: &str, outcome: &Result<()>) {
+        // Where no engine ever was, there is nothing that could be asked for.
+        if !self.root.is_dir() {
+            return;
+        }
+        let outcome = match outcome {
+            Ok(()) => "done".to_owned(),
+            Err(error) => format!("{error:#}"),
+        };
+        let kind = EventKind::Request {
+            request: request.to_owned(),
+            target: target.to_owned(),
+            outcome,
+        };
+        match self.journal() {
+            Ok(journal) => journal.emit(Event::now(DEFAULT_NAMESPACE, kind).by(longshore::this_program())),
+            Err(error) => eprintln!("longshore: {error:#}"),
+        }
     }
 
     /// Waits until all that happened is in the journal.
