@@ -1,18 +1,25 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use futures::{StreamExt, stream};
 use longshore_bundle::{LayerProgress, LayerState, UnpackObserver};
 use longshore_distribution::{ProgressEvent, PullProgress};
 use longshore_events::Bus;
-use longshore_metrics::{ContainerMetrics, Metrics, Outcome, Pull, Registry, Unpack, encode_prometheus, register_bus};
+use longshore_metrics::{
+    ContainerMetrics, Metrics, Outcome, Pull, Registry, Unpack, encode, encode_prometheus, register_bus,
+};
+use longshore_runtime::Status;
 
+use crate::error::At;
 use crate::{Engine, Result};
 
 /// How many containers a scrape shows.
 const MOST_CONTAINERS: usize = 4096;
+/// How many are looked at at once.
+const AT_ONCE: usize = 8;
 
 /// An engine's metrics, in a registry of its own.
 #[derive(Debug)]
@@ -42,6 +49,11 @@ impl Senses {
     pub fn text(&self) -> String {
         encode_prometheus(&self.registry).unwrap_or_else(|fmt::Error| "# the metrics could not be written\n".to_owned())
     }
+
+    /// The same as OpenMetrics text.
+    pub fn open_metrics(&self) -> String {
+        encode(&self.registry).unwrap_or_else(|fmt::Error| "# EOF\n".to_owned())
+    }
 }
 
 impl Engine {
@@ -50,18 +62,43 @@ impl Engine {
     /// # Errors
     /// When the metadata can't be read.
     pub async fn metrics(&self) -> Result<String> {
-        let known = self.containers().await?;
-        let ids: HashSet<&str> = known.iter().map(|container| container.id()).collect();
-        let figures = &self.senses.containers;
-        figures.retain(|namespace, id| namespace != self.namespace || ids.contains(id));
-        for container in &known {
-            match container.stats().await {
-                Ok(stats) => drop(figures.observe(&self.namespace, container.id(), stats)),
-                // It has stopped: it uses nothing.
-                Err(_) => figures.forget(&self.namespace, container.id()),
-            }
-        }
+        self.sample().await?;
         Ok(self.senses.text())
+    }
+
+    /// Takes fresh figures of the containers of this namespace, for whoever writes the metrics then ([`Senses::text`], [`Senses::open_metrics`]): what each uses, and their states, also of those
+    /// that another program made or saw end.
+    ///
+    /// # Errors
+    /// When the metadata or the executor's state can't be read.
+    pub async fn sample(&self) -> Result<()> {
+        let known = self.containers().await?;
+        let states = self
+            .executor
+            .list()
+            .await
+            .at("listing the containers of the executor")?;
+        let states: HashMap<_, _> = states.into_iter().map(|state| (state.id, state.status)).collect();
+        let ids: HashSet<&str> = known.iter().map(|container| container.id()).collect();
+        let (figures, metrics) = (&self.senses.containers, &self.senses.metrics);
+        let stays = |namespace: &str, id: &str| namespace != self.namespace || ids.contains(id);
+        figures.retain(stays);
+        metrics.retain_states(stays);
+        let sampled = stream::iter(&known).map(async |container| {
+            let status = states.get(container.task()).copied();
+            metrics.container_state(&self.namespace, container.id(), status);
+            let stats = match status {
+                None | Some(Status::Stopped) => None,
+                Some(_) => container.stats().await.ok(),
+            };
+            match stats {
+                Some(stats) => drop(figures.observe(&self.namespace, container.id(), stats)),
+                // It has stopped: it uses nothing.
+                None => figures.forget(&self.namespace, container.id()),
+            }
+        });
+        sampled.buffer_unordered(AT_ONCE).collect::<()>().await;
+        Ok(())
     }
 }
 
@@ -71,6 +108,7 @@ pub(crate) struct PullCounter {
     begun: Instant,
     fetched: AtomicU64,
     cached: AtomicU64,
+    retries: AtomicU64,
     next: Option<Arc<dyn PullProgress>>,
 }
 
@@ -80,6 +118,7 @@ impl PullCounter {
             begun: Instant::now(),
             fetched: AtomicU64::new(0),
             cached: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
             next,
         }
     }
@@ -90,6 +129,7 @@ impl PullCounter {
             outcome: outcome_of(result),
             fetched_bytes: self.fetched.load(Ordering::Relaxed),
             cached_bytes: self.cached.load(Ordering::Relaxed),
+            retries: self.retries.load(Ordering::Relaxed),
             took: self.begun.elapsed(),
         });
     }
@@ -103,6 +143,9 @@ impl PullProgress for PullCounter {
             }
             ProgressEvent::Committed { blob } => {
                 self.fetched.fetch_add(blob.size(), Ordering::Relaxed);
+            }
+            ProgressEvent::Resumed { .. } => {
+                self.retries.fetch_add(1, Ordering::Relaxed);
             }
             _ => {}
         }

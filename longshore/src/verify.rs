@@ -47,6 +47,9 @@ impl Engine {
         found.problems.retain(|problem| {
             !matches!(problem.fault, longshore_content::Fault::Missing) || needed.contains(&problem.subject.digest)
         });
+        let bad = found.problems.len() as u64;
+        let metrics = &self.senses.metrics;
+        metrics.verified(found.blobs.saturating_sub(bad), bad, found.bytes);
         Ok(found)
     }
 
@@ -60,7 +63,10 @@ impl Engine {
             fetcher: self.fetcher.as_ref(),
             needed: self.needed().await?,
         };
-        Ok(repair(self.content().as_ref(), problems, &source).await)
+        let done = repair(self.content().as_ref(), problems, &source).await;
+        let (repaired, failed) = (done.repaired.len() as u64, done.failed.len() as u64);
+        self.senses.metrics.repaired(repaired, failed);
+        Ok(done)
     }
 
     /// What the images of all namespaces consist of, as far as their manifests can be read.

@@ -30,13 +30,17 @@ pub struct Metrics {
     pub(crate) pulls: Family<EndedFrom, Counter>,
     pub(crate) pull_bytes: Family<From, Counter>,
     pub(crate) pull_cached_bytes: Family<From, Counter>,
-    pub(crate) pull_duration: Family<Ended, Histogram>,
+    pub(crate) pull_retries: Family<From, Counter>,
+    pub(crate) pull_duration: Family<EndedFrom, Histogram>,
     pub(crate) ingests: Family<Ended, Counter>,
     pub(crate) ingest_bytes: Counter,
     pub(crate) ingest_duration: Family<Ended, Histogram>,
     pub(crate) unpack_layers: Family<Ended, Counter>,
     pub(crate) unpack_bytes: Counter,
     pub(crate) unpack_duration: Family<Ended, Histogram>,
+    pub(crate) verified_blobs: Family<Ended, Counter>,
+    pub(crate) verified_bytes: Counter,
+    pub(crate) repaired_blobs: Family<Ended, Counter>,
     pub(crate) create_duration: Family<Ended, Histogram>,
     pub(crate) start_duration: Family<Ended, Histogram>,
     pub(crate) exec_duration: Family<Ended, Histogram>,
@@ -86,13 +90,17 @@ impl Metrics {
             pulls: Family::default(),
             pull_bytes: Family::default(),
             pull_cached_bytes: Family::default(),
-            pull_duration: durations_by_outcome(),
+            pull_retries: Family::default(),
+            pull_duration: Family::new_with_constructor(durations),
             ingests: Family::default(),
             ingest_bytes: Counter::default(),
             ingest_duration: durations_by_outcome(),
             unpack_layers: Family::default(),
             unpack_bytes: Counter::default(),
             unpack_duration: durations_by_outcome(),
+            verified_blobs: Family::default(),
+            verified_bytes: Counter::default(),
+            repaired_blobs: Family::default(),
             create_duration: durations_by_outcome(),
             start_duration: durations_by_outcome(),
             exec_duration: durations_by_outcome(),
@@ -175,7 +183,10 @@ impl Metrics {
         to.register_with_unit("pull", "Bytes fetched by pulls", Unit::Bytes, self.pull_bytes.clone());
         let help = "Bytes that pulls found in the store already";
         to.register_with_unit("pull_cached", help, Unit::Bytes, self.pull_cached_bytes.clone());
-        time(to, "pull_duration", "Time of a pull", &self.pull_duration);
+        let help = "Downloads of blobs that broke off, and were gone on with, in pulls";
+        to.register("pull_retries", help, self.pull_retries.clone());
+        let help = "Time of a pull";
+        to.register_with_unit("pull_duration", help, Unit::Seconds, self.pull_duration.clone());
 
         to.register("ingests", "Blobs written to the store", self.ingests.clone());
         bytes(to, "ingest", "Bytes written to the store, verified", &self.ingest_bytes);
@@ -198,6 +209,17 @@ impl Metrics {
             &self.unpack_bytes,
         );
         time(to, "unpack_duration", "Time to unpack a layer", &self.unpack_duration);
+
+        let help = "Blobs of the store that were read again: success is what they are said to be";
+        to.register("verified_blobs", help, self.verified_blobs.clone());
+        bytes(
+            to,
+            "verified",
+            "Bytes of the store that were read again",
+            &self.verified_bytes,
+        );
+        let help = "Blobs found damaged or missing that were to be fetched again";
+        to.register("repaired_blobs", help, self.repaired_blobs.clone());
 
         to.register(
             "collections",
@@ -245,6 +267,18 @@ impl Metrics {
         if let Some(now) = state {
             self.states.get_or_create(&in_state(now)).inc();
         }
+    }
+
+    /// Forgets the states of all containers for which `keep(namespace, id)` does not hold.
+    pub fn retain_states(&self, mut keep: impl FnMut(&str, &str) -> bool) {
+        let mut tracked = self.tracked.lock().unwrap_or_else(PoisonError::into_inner);
+        tracked.retain(|(namespace, id), state| {
+            let kept = keep(namespace, id);
+            if !kept {
+                self.states.get_or_create(&in_state(*state)).dec();
+            }
+            kept
+        });
     }
 
     fn operation(family: &Family<Operation, Counter>, operation: &'static str) {

@@ -20,7 +20,7 @@
 //! let mut registry = Registry::default();
 //! let metrics = Metrics::register(&mut registry);
 //! metrics.emit(Event::now("default", EventKind::TaskOom { container_id: "demo".into() }));
-//! metrics.pulled(&Pull { registry: "docker.io", outcome: Outcome::Success, fetched_bytes: 3_000_000, cached_bytes: 0, took: Duration::from_secs(1) });
+//! metrics.pulled(&Pull { registry: "docker.io", outcome: Outcome::Success, fetched_bytes: 3_000_000, cached_bytes: 0, retries: 0, took: Duration::from_secs(1) });
 //!
 //! let text = encode_prometheus(&registry)?;
 //! assert!(text.contains("longshore_container_oom_kills_total 1\n"));
@@ -39,7 +39,7 @@ mod observe;
 mod text;
 mod usage;
 
-pub use bus::register_bus;
+pub use bus::{register_bus, register_journal};
 pub use containers::{ContainerMetrics, Sampled};
 pub use engine::Metrics;
 pub use labels::{MAX_REGISTRIES, Outcome};

@@ -1,5 +1,8 @@
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+
 use crate::labels::{Ended, EndedFrom, From};
 use crate::{Metrics, Outcome};
 
@@ -14,6 +17,8 @@ pub struct Pull<'a> {
     pub fetched_bytes: u64,
     /// What was in the store already.
     pub cached_bytes: u64,
+    /// Downloads that broke off and were gone on with.
+    pub retries: u64,
     /// How long it took.
     pub took: Duration,
 }
@@ -55,6 +60,12 @@ pub struct Collection {
     pub longest_pause: Duration,
 }
 
+fn count(family: &Family<Ended, Counter>, good: u64, bad: u64) {
+    for (outcome, number) in [(Outcome::Success, good), (Outcome::Failure, bad)] {
+        family.get_or_create(&Ended { outcome }).inc_by(number);
+    }
+}
+
 impl Metrics {
     /// Counts a pull.
     pub fn pulled(&self, pull: &Pull<'_>) {
@@ -65,11 +76,13 @@ impl Metrics {
                 registry: registry.clone(),
             },
         );
-        self.pulls.get_or_create(&EndedFrom { registry, outcome }).inc();
+        let ended = EndedFrom { registry, outcome };
+        self.pulls.get_or_create(&ended).inc();
+        self.pull_retries.get_or_create(&from).inc_by(pull.retries);
         self.pull_bytes.get_or_create(&from).inc_by(pull.fetched_bytes);
         self.pull_cached_bytes.get_or_create(&from).inc_by(pull.cached_bytes);
         self.pull_duration
-            .get_or_create(&Ended { outcome })
+            .get_or_create(&ended)
             .observe(pull.took.as_secs_f64());
     }
 
@@ -95,6 +108,17 @@ impl Metrics {
         self.unpack_duration
             .get_or_create(&ended)
             .observe(unpack.took.as_secs_f64());
+    }
+
+    /// Counts blobs that were read again: so many were as they should be, so many were not.
+    pub fn verified(&self, good: u64, bad: u64, bytes: u64) {
+        count(&self.verified_blobs, good, bad);
+        self.verified_bytes.inc_by(bytes);
+    }
+
+    /// Counts blobs that were to be fetched again: so many were, so many were not.
+    pub fn repaired(&self, done: u64, failed: u64) {
+        count(&self.repaired_blobs, done, failed);
     }
 
     /// Counts a container's creation. (The event counts the container; this is for the time, and for what failed.)

@@ -5,10 +5,10 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use longshore_events::{Bus, Event, EventKind, EventSink, conformance};
+use longshore_events::{Bus, Event, EventKind, EventSink, Journal, JournalOptions, conformance};
 use longshore_metrics::{
     Collection, ContainerMetrics, Ingest, MAX_REGISTRIES, Metrics, Outcome, Pull, Registry, Sampled, Unpack, encode,
-    encode_prometheus, register_bus,
+    encode_prometheus, register_bus, register_journal,
 };
 use longshore_runtime::{CpuStats, IoStats, MemoryStats, NetworkStats, PidsStats, Pressure, Stats, Status};
 
@@ -19,6 +19,7 @@ fn pull(registry: &str) -> Pull<'_> {
         outcome,
         fetched_bytes: 10,
         cached_bytes: 5,
+        retries: 2,
         took: Duration::from_millis(3),
     }
 }
@@ -49,6 +50,9 @@ fn everything() -> Registry {
     let metrics = Metrics::register(&mut registry);
     let containers = ContainerMetrics::register(&mut registry, 10);
     register_bus(&mut registry, Bus::new(1));
+    let folder = tempfile::tempdir().expect("a folder");
+    let journal = Journal::open(folder.path(), JournalOptions::default()).expect("a journal");
+    register_journal(&mut registry, Arc::new(journal));
     for kind in conformance::every_kind() {
         metrics.emit(Event::now("default", kind));
     }
@@ -64,6 +68,8 @@ fn everything() -> Registry {
         bytes: 1,
         took,
     });
+    metrics.verified(3, 1, 100);
+    metrics.repaired(1, 0);
     metrics.created(outcome, took);
     metrics.started(outcome, took);
     metrics.executed(outcome, took);
@@ -134,6 +140,10 @@ fn containers_are_counted_by_state_and_exit() {
     says(&registry, r#"longshore_events_total{topic="/tasks/exit"} 2"#);
     metrics.container_state("other", "demo", Some(Status::Running));
     says(&registry, r#"longshore_containers{state="running"} 1"#);
+    metrics.retain_states(|namespace, _| namespace == "other");
+    says(&registry, r#"longshore_containers{state="running"} 1"#);
+    metrics.retain_states(|_, _| false);
+    says(&registry, r#"longshore_containers{state="running"} 0"#);
 }
 
 #[test]
@@ -142,6 +152,7 @@ fn labels_are_bounded() {
     let metrics = Metrics::register(&mut registry);
     (0..MAX_REGISTRIES + 10).for_each(|number| metrics.pulled(&pull(&format!("r{number}.example"))));
     says(&registry, r#"longshore_pull_bytes_total{registry="other"} 100"#);
+    says(&registry, r#"longshore_pull_retries_total{registry="other"} 20"#);
     says(&registry, r#"longshore_pull_bytes_total{registry="r0.example"} 10"#);
 }
 

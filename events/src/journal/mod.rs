@@ -110,6 +110,8 @@ pub struct JournalStats {
     pub written: u64,
     /// Events that were not kept: the queue was full, or the disk.
     pub missed: u64,
+    /// Events that wait to be written.
+    pub queued: usize,
 }
 
 /// Events in files, to be read again from a number or a time: an audit trail.
@@ -195,6 +197,7 @@ impl Journal {
         JournalStats {
             written: self.counters.written.load(Ordering::Relaxed),
             missed: self.counters.missed.load(Ordering::Relaxed),
+            queued: self.queue.len(),
         }
     }
 }

@@ -65,6 +65,10 @@ impl Queue {
         true
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.lock().events.len()
+    }
+
     pub(super) fn flush(&self, answer: Answer) {
         self.lock().flushes.push(answer);
         self.filled.notify_one();
