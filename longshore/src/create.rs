@@ -165,8 +165,12 @@ impl ContainerBuilder {
         };
         let engine = self.engine.clone();
         let container = Container::new(engine.clone(), id)?;
+        // What is borrowed over an await must be fit for several threads, which streams and changes need not be: the future can be sent to another all the same.
+        let extensions = self.extensions_with_facts(&image)?;
+        let labels = self.labels_with_references(&engine, container.container_id(), &image);
         let making = Making::begin(&engine, container.id()).await?;
-        if let Err(error) = self.register(&engine, container.container_id(), &image).await {
+        let registered = register(&engine, container.container_id(), &image, labels, extensions).await;
+        if let Err(error) = registered {
             making.end().await;
             return Err(error);
         }
@@ -186,36 +190,6 @@ impl ContainerBuilder {
                 Err(error)
             }
         }
-    }
-
-    /// Writes the record first: from here on an interruption is found and taken back.
-    async fn register(&self, engine: &Engine, id: &ContainerId, image: &Image) -> Result<()> {
-        let record = longshore_metadata::Container {
-            image: image.name().to_owned(),
-            image_digest: Some(image.target().digest().to_string()),
-            snapshotter: engine.snapshotter.name().to_owned(),
-            snapshot: engine.snapshot_key(id),
-            spec: serde_json::Value::Null,
-            extensions: self.extensions_with_facts(image)?,
-        };
-        let key = Key::container(&engine.namespace, id.as_str());
-        let labels = self.labels_with_references(engine, id, image);
-        let batch = Batch::new().create(key, labels, Value::Container(Box::new(record)));
-        apply_past_collections(engine, batch)
-            .await
-            .map_err(|source| match source.kind() {
-                longshore_metadata::ErrorKind::AlreadyExists => Error::ContainerExists(id.to_string()),
-                _ => Error::Metadata {
-                    doing: format!("recording container '{id}'"),
-                    source,
-                },
-            })?;
-        let created = EventKind::ContainerCreate {
-            id: id.to_string(),
-            image: image.name().to_owned(),
-        };
-        engine.emitter().emit(created);
-        Ok(())
     }
 
     /// What is made only after the record is held by it from the start: the bundle, and what the root filesystem is made from.
@@ -277,6 +251,41 @@ impl ContainerBuilder {
         });
         Ok(())
     }
+}
+
+/// Writes the record first: from here on an interruption is found and taken back.
+async fn register(
+    engine: &Engine,
+    id: &ContainerId,
+    image: &Image,
+    labels: BTreeMap<String, String>,
+    extensions: BTreeMap<String, serde_json::Value>,
+) -> Result<()> {
+    let record = longshore_metadata::Container {
+        image: image.name().to_owned(),
+        image_digest: Some(image.target().digest().to_string()),
+        snapshotter: engine.snapshotter.name().to_owned(),
+        snapshot: engine.snapshot_key(id),
+        spec: serde_json::Value::Null,
+        extensions,
+    };
+    let key = Key::container(&engine.namespace, id.as_str());
+    let batch = Batch::new().create(key, labels, Value::Container(Box::new(record)));
+    apply_past_collections(engine, batch)
+        .await
+        .map_err(|source| match source.kind() {
+            longshore_metadata::ErrorKind::AlreadyExists => Error::ContainerExists(id.to_string()),
+            _ => Error::Metadata {
+                doing: format!("recording container '{id}'"),
+                source,
+            },
+        })?;
+    let created = EventKind::ContainerCreate {
+        id: id.to_string(),
+        image: image.name().to_owned(),
+    };
+    engine.emitter().emit(created);
+    Ok(())
 }
 
 /// Builds the spec on a thread that may block: users are looked up in the root filesystem.

@@ -14,7 +14,7 @@ use longshore_metrics::{
 use longshore_runtime::Status;
 
 use crate::error::At;
-use crate::{Engine, Result};
+use crate::{Container, Engine, Result};
 
 /// How many containers a scrape shows.
 const MOST_CONTAINERS: usize = 4096;
@@ -84,21 +84,27 @@ impl Engine {
         let stays = |namespace: &str, id: &str| namespace != self.namespace || ids.contains(id);
         figures.retain(stays);
         metrics.retain_states(stays);
-        let sampled = stream::iter(&known).map(async |container| {
-            let status = states.get(container.task()).copied();
-            metrics.container_state(&self.namespace, container.id(), status);
-            let stats = match status {
-                None | Some(Status::Stopped) => None,
-                Some(_) => container.stats().await.ok(),
-            };
-            match stats {
-                Some(stats) => drop(figures.observe(&self.namespace, container.id(), stats)),
-                // It has stopped: it uses nothing.
-                None => figures.forget(&self.namespace, container.id()),
-            }
-        });
-        sampled.buffer_unordered(AT_ONCE).collect::<()>().await;
+        // Made before anything is awaited, so that the future can be sent to another thread.
+        let looks: Vec<_> = known
+            .iter()
+            .map(|container| self.look_at(container, states.get(container.task()).copied()))
+            .collect();
+        stream::iter(looks).buffer_unordered(AT_ONCE).collect::<()>().await;
         Ok(())
+    }
+
+    async fn look_at(&self, container: &Container, status: Option<Status>) {
+        let (namespace, id) = (&self.namespace, container.id());
+        self.senses.metrics.container_state(namespace, id, status);
+        let stats = match status {
+            None | Some(Status::Stopped) => None,
+            Some(_) => container.stats().await.ok(),
+        };
+        match stats {
+            Some(stats) => drop(self.senses.containers.observe(namespace, id, stats)),
+            // It has stopped: it uses nothing.
+            None => self.senses.containers.forget(namespace, id),
+        }
     }
 }
 

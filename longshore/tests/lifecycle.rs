@@ -112,13 +112,9 @@ async fn a_create_leaves_no_mark() {
     let Some(Site { folder, engine, image }) = Site::open().await else {
         return;
     };
-    let container = engine
-        .container("c")
-        .image(&image)
-        .args(["/bin/sh"])
-        .create()
-        .await
-        .expect("created");
+    let create = engine.container("c").image(&image).args(["/bin/sh"]).create();
+    // Its future can be sent to another thread.
+    let container = tokio::spawn(create).await.expect("a task").expect("created");
     engine
         .container("c")
         .image(&image)

@@ -10,7 +10,7 @@ use super::process::{Watched, root_of};
 use crate::host::{Agent, Inputs, Meeting, Order, Session, io_error, wait_and_reap};
 use crate::plan::op::Slot;
 use crate::plan::{PlanOptions, initial_cpus, plan_exec};
-use crate::{Drained, Error, ExecRequest, ExitStatus, Reaper, Result, Status, WhenPaused};
+use crate::{Drained, Error, ErrorKind, ExecRequest, ExitStatus, Reaper, Result, Status, WhenPaused};
 
 const SIGKILL: i32 = 9;
 
@@ -44,6 +44,14 @@ impl Drop for PendingExec {
 
 /// Runs another process in a container. Blocks.
 pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecRequest) -> Result<PendingExec> {
+    // One that ends meanwhile can't be entered, whichever step it is that notices.
+    make(shared, container, request).map_err(|error| match (error.kind(), container.status()) {
+        (ErrorKind::Start | ErrorKind::Io, Status::Stopped) => super::wrong_status(container, "exec in"),
+        _ => error,
+    })
+}
+
+fn make(shared: &Shared, container: &Arc<Container>, request: ExecRequest) -> Result<PendingExec> {
     let ExecRequest {
         exec_id,
         process,
