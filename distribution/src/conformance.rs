@@ -6,14 +6,14 @@
 
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
-use longshore_content::{ContentStoreExt, Expected, MemoryStore};
+use longshore_content::{ContentStore, ContentStoreExt, Expected, MemoryStore};
 use oci_spec::distribution::Reference;
 use oci_spec::image::{
     Arch, Descriptor, Digest, ImageConfigurationBuilder, ImageManifestBuilder, MediaType, Os, RootFsBuilder,
     SCHEMA_VERSION,
 };
 
-use crate::{ErrorKind, Fetcher, Pusher, Resolver, Root};
+use crate::{ErrorKind, Fetcher, Pushed, Pusher, Resolver, Root};
 
 /// A small image: the bytes of its manifest, and its blobs.
 #[derive(Clone, Debug)]
@@ -189,31 +189,19 @@ async fn read(fetcher: &dyn Fetcher, reference: &Reference, descriptor: &Descrip
 /// When it breaks the contract.
 pub async fn pusher(pusher: &dyn Pusher, reader: (&dyn Resolver, &dyn Fetcher), tagged: &Reference, sample: &Sample) {
     let store = sample.store().await;
-    let absent = Descriptor::new(MediaType::ImageLayer, 1, absent());
-    let error = pusher
-        .push(tagged, &absent, &store, Root::No)
-        .await
-        .expect_err("it is not in the store");
-    assert_eq!(error.kind(), ErrorKind::Content, "{error}");
+    let open = async |blob: &Descriptor| store.open(blob.digest()).await.expect("it is in the store");
     for (blob, _) in &sample.blobs {
-        pusher
-            .push(tagged, blob, &store, Root::No)
-            .await
-            .expect("a blob is taken");
+        let pushed = pusher.push(tagged, blob, open(blob).await, Root::No).await;
+        assert_eq!(pushed.expect("a blob is taken"), Pushed::Sent);
         // What is there already is acknowledged again.
-        pusher
-            .push(tagged, blob, &store, Root::No)
-            .await
-            .expect("a blob that is there is no error");
+        let again = pusher.push(tagged, blob, open(blob).await, Root::No).await;
+        assert_eq!(again.expect("a blob that is there is no error"), Pushed::Present);
     }
-    pusher
-        .push(tagged, &sample.manifest.0, &store, Root::Yes)
-        .await
-        .expect("the manifest is taken");
-    pusher
-        .push(tagged, &sample.manifest.0, &store, Root::Yes)
-        .await
-        .expect("again");
+    let manifest = &sample.manifest.0;
+    for expected in [Pushed::Sent, Pushed::Present] {
+        let pushed = pusher.push(tagged, manifest, open(manifest).await, Root::Yes).await;
+        assert_eq!(pushed.expect("the manifest is taken"), expected);
+    }
     resolver(reader.0, tagged, sample).await;
     fetcher(reader.1, tagged, sample).await;
 }

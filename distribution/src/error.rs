@@ -24,7 +24,9 @@ pub enum Error {
         registry: String,
     },
     /// The registry wants other credentials.
-    #[error("{registry} denied {action} on {repository}: {reason}; log in, or check the credentials for this registry")]
+    #[error(
+        "{registry} denied {action} on {repository}: {reason}; log in (`docker login {registry}`, `podman login {registry}`), or check the credentials for it"
+    )]
     Unauthorized {
         /// The registry's host.
         registry: String,

@@ -9,7 +9,7 @@
 //! Unpacking: follow the layers' ingests with `longshore-bundle`.
 //!
 //! # Limitations
-//! An archive that is compressed as a whole must be decompressed first. Layers are not converted from one compression to another.
+//! An archive that is compressed as a whole must be decompressed first, and layers are not converted from one compression to another: the facade `longshore` does both.
 //!
 //! # Example
 //! ```
@@ -70,11 +70,11 @@ pub use manifest::{MAX_CONFIG_SIZE, MAX_INDEX_ENTRIES, MAX_LAYERS, MAX_MANIFEST_
 pub use oci_spec::distribution::Reference;
 pub use platform::{format_platform, host_platform, parse_platform};
 pub use ports::{
-    Allow, Credential, Credentials, Elsewhere, Fetched, Fetcher, ImageVerifier, Mounted, Pusher, Resolved, Resolver,
-    Root, VerifyRequest,
+    Allow, Credential, Credentials, Elsewhere, Fetched, Fetcher, ImageVerifier, Mounted, Pushed, Pusher, Resolved,
+    Resolver, Root, VerifyRequest,
 };
 pub use pull::pull_everything;
 pub use pull::{Keeper, ProgressEvent, Pull, PullOptions, PullProgress, PullSource, ResolvedImage};
-pub use push::{PushOptions, push_image, push_image_with};
+pub use push::{PushEvent, PushOptions, PushProgress, push_image, push_image_with};
 pub use reference::parse_reference;
 pub use verify::{AllowList, DigestPins, VerifierPrograms};

@@ -1,11 +1,12 @@
 use std::fmt::{self, Debug};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use longshore_content::ContentStore;
+use longshore_content::Blob;
 use oci_spec::distribution::Reference;
-use oci_spec::image::Descriptor;
+use oci_spec::image::{Descriptor, Digest};
 
 use crate::Result;
 
@@ -40,6 +41,20 @@ pub trait Resolver: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound), [`Unauthorized`](crate::ErrorKind::Unauthorized), [`Unavailable`](crate::ErrorKind::Unavailable).
     async fn resolve(&self, reference: &Reference) -> Result<Resolved>;
+
+    /// The manifests of the repository of `reference` whose `subject` is `digest` (distribution specification, "Listing Referrers"), of one artifact type or of all.
+    /// They are the other side's word until each is fetched. By default it knows of none.
+    ///
+    /// # Errors
+    /// As for [`resolve`](Self::resolve).
+    async fn referrers(
+        &self,
+        _reference: &Reference,
+        _digest: &Digest,
+        _artifact_type: Option<&str>,
+    ) -> Result<Vec<Descriptor>> {
+        Ok(Vec::new())
+    }
 }
 
 /// A blob or manifest on its way in.
@@ -94,17 +109,18 @@ pub enum Elsewhere {
 /// must have been pushed before it. Cancel-safe: an upload that was dropped leaves nothing visible.
 #[async_trait]
 pub trait Pusher: Debug + Send + Sync + 'static {
-    /// Pushes one blob or manifest (by its media type) from `content` to the repository of `reference`; a manifest also gets the tag of `reference` when `root`.
+    /// Pushes one blob or manifest (by its media type), whose bytes are `blob`, to the repository of `reference`; a manifest also gets the tag of `reference` when `root`.
+    /// The bytes may be read more than once, from any offset, when a connection is cut.
     ///
     /// # Errors
-    /// [`Unauthorized`](crate::ErrorKind::Unauthorized), [`Unavailable`](crate::ErrorKind::Unavailable), [`Content`](crate::ErrorKind::Content) when the blob is missing here.
+    /// [`Unauthorized`](crate::ErrorKind::Unauthorized), [`Unavailable`](crate::ErrorKind::Unavailable).
     async fn push(
         &self,
         reference: &Reference,
         descriptor: &Descriptor,
-        content: &dyn ContentStore,
+        blob: Arc<dyn Blob>,
         root: Root,
-    ) -> Result<()>;
+    ) -> Result<Pushed>;
 
     /// Has the other side take a blob over from the repository of `from`, which is sent nothing then. By default it can't.
     ///
@@ -113,6 +129,15 @@ pub trait Pusher: Debug + Send + Sync + 'static {
     async fn mount(&self, _reference: &Reference, _descriptor: &Descriptor, _from: &Reference) -> Result<Mounted> {
         Ok(Mounted::No)
     }
+}
+
+/// How the other side came to have what was pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It was sent.
+    Sent,
+    /// It was there.
+    Present,
 }
 
 /// Whether a blob was taken over from another repository.

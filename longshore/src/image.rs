@@ -9,7 +9,7 @@ use longshore_content::ContentStoreExt;
 use longshore_distribution::{Keeper, Pull, PullOptions, PullProgress, PullSource, Reference};
 use longshore_events::EventKind;
 use longshore_metadata::{Batch, Key, Kind, MetadataStore, MetadataStoreExt, Record, Resource, Value};
-use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageManifest, Platform};
+use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageManifest, MediaType, Platform};
 
 use crate::error::At;
 use crate::senses::{PullCounter, UnpackCounter};
@@ -34,6 +34,7 @@ pub struct Image {
 struct Inner {
     name: String,
     target: Descriptor,
+    manifest_descriptor: Descriptor,
     manifest: ImageManifest,
     config: ImageConfiguration,
     chain_id: Option<String>,
@@ -48,6 +49,11 @@ impl Image {
     /// What the name stands for: a manifest or an index.
     pub fn target(&self) -> &Descriptor {
         &self.inner.target
+    }
+
+    /// Where the manifest for this platform is.
+    pub fn manifest_descriptor(&self) -> &Descriptor {
+        &self.inner.manifest_descriptor
     }
 
     /// The manifest for this platform.
@@ -135,15 +141,20 @@ impl Engine {
     }
 
     async fn pull_image(&self, reference: &Reference, options: PullOptions) -> Result<Image> {
+        let source = PullSource {
+            resolver: self.resolver.clone(),
+            fetcher: self.fetcher.clone(),
+        };
+        self.bring(reference, source, options).await
+    }
+
+    /// Brings an image in from a source, unpacks it, and registers the name.
+    pub(crate) async fn bring(&self, reference: &Reference, source: PullSource, options: PullOptions) -> Result<Image> {
         let doing = || format!("pulling {reference}");
         let holder = Arc::new(Holder::new(self, "pull").await.at(doing())?);
         let options = PullOptions {
             keeper: Some(holder.clone()),
             ..options
-        };
-        let source = PullSource {
-            resolver: self.resolver.clone(),
-            fetcher: self.fetcher.clone(),
         };
         let pull = Pull::start(source, self.content(), reference, options)
             .await
@@ -167,6 +178,7 @@ impl Engine {
             inner: Arc::new(Inner {
                 name: reference.whole(),
                 target: image.target,
+                manifest_descriptor: image.manifest_descriptor,
                 manifest: image.manifest,
                 config: image.config,
                 chain_id: unpacked.chain_id,
@@ -273,13 +285,21 @@ impl Engine {
             Some(digest) => parse_digest(&name, digest)?,
             None => image.target.digest().clone(),
         };
-        let manifest: ImageManifest = self.document(&name, &digest).await?;
-        let config: ImageConfiguration = self.document(&name, manifest.config().digest()).await?;
+        let (manifest, size): (ImageManifest, _) = self.document(&name, &digest).await?;
+        let (config, _): (ImageConfiguration, _) = self.document(&name, manifest.config().digest()).await?;
         let chain_id = chain_id_of(&name, &config)?;
+        let manifest_descriptor = match &digest == image.target.digest() {
+            true => image.target.clone(),
+            false => {
+                let media_type = manifest.media_type().clone().unwrap_or(MediaType::ImageManifest);
+                Descriptor::new(media_type, size, digest)
+            }
+        };
         Ok(Image {
             inner: Arc::new(Inner {
                 name,
                 target: image.target,
+                manifest_descriptor,
                 manifest,
                 config,
                 chain_id,
@@ -287,16 +307,18 @@ impl Engine {
         })
     }
 
-    async fn document<T: serde::de::DeserializeOwned>(&self, image: &str, digest: &Digest) -> Result<T> {
+    /// A document, and its size.
+    async fn document<T: serde::de::DeserializeOwned>(&self, image: &str, digest: &Digest) -> Result<(T, u64)> {
         let bytes = self
             .content
             .read(digest, DOCUMENT_LIMIT)
             .await
             .at(format!("reading image {image}"))?;
-        serde_json::from_slice(&bytes).map_err(|error| Error::Invalid {
+        let parsed = serde_json::from_slice(&bytes).map_err(|error| Error::Invalid {
             what: format!("image {image}"),
             reason: format!("{digest} is not what it should be: {error}"),
-        })
+        })?;
+        Ok((parsed, bytes.len() as u64))
     }
 }
 

@@ -55,7 +55,7 @@ mod snapshotter;
 mod store;
 mod usage;
 
-pub use apply::{Applied, ApplyOptions, Compression, Limits, Ownership, Skipped, apply_layer};
+pub use apply::{Applied, ApplyOptions, Compression, Decompressor, Limits, Ownership, Skipped, apply_layer};
 pub use detect::detect;
 pub use diff::{
     Change, ChangeKind, Compressor, DiffOptions, Diffed, LeftOut, changes, diff_layer, diff_snapshot, snapshot_changes,

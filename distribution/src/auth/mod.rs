@@ -124,7 +124,7 @@ impl Authenticator {
             && let Some(challenge) = slot.challenge.clone()
             && let Err(reason) = self.renew(http, scope, &mut slot, &[challenge]).await?
         {
-            return Err(denied(scope, reason));
+            return Err(self.denied(scope, reason));
         }
         Ok(slot.pass.clone())
     }
@@ -139,11 +139,11 @@ impl Authenticator {
             return Ok(slot.pass.clone());
         }
         if refused.freshness == Freshness::JustObtained && !self.forget(scope).await? {
-            return Err(denied(scope, refused.reason));
+            return Err(self.denied(scope, refused.reason));
         }
         match self.renew(http, scope, &mut slot, &refused.challenges).await? {
             Ok(()) => Ok(slot.pass.clone()),
-            Err(reason) => Err(denied(scope, reason)),
+            Err(reason) => Err(self.denied(scope, reason)),
         }
     }
 
@@ -207,6 +207,20 @@ impl Authenticator {
         let new = self.credential(scope).await?;
         Ok(old.is_some_and(|old| old != new))
     }
+
+    fn denied(&self, scope: &Scope, reason: String) -> Error {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let reason = match known.get(&key(scope)) {
+            Some(Credential::Anonymous) => format!("no login for it is known ({reason})"),
+            _ => reason,
+        };
+        Error::Unauthorized {
+            registry: scope.host.clone(),
+            action: scope.action.name(),
+            repository: scope.repository.clone(),
+            reason,
+        }
+    }
 }
 
 fn key(scope: &Scope) -> (String, String) {
@@ -227,13 +241,4 @@ pub(crate) struct Refused {
 pub(crate) enum Freshness {
     JustObtained,
     FromBefore,
-}
-
-fn denied(scope: &Scope, reason: String) -> Error {
-    Error::Unauthorized {
-        registry: scope.host.clone(),
-        action: scope.action.name(),
-        repository: scope.repository.clone(),
-        reason,
-    }
 }

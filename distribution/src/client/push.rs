@@ -3,7 +3,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
-use longshore_content::{Blob, ContentStore};
+use longshore_content::Blob;
 use oci_spec::distribution::Reference;
 use oci_spec::image::Descriptor;
 
@@ -16,7 +16,7 @@ use super::upload::Upload;
 use crate::auth::{Action, Scope};
 use crate::hosts::Capability;
 use crate::reference::checked;
-use crate::{Error, Mounted, Pusher, Result, Root, media};
+use crate::{Error, Mounted, Pushed, Pusher, Result, Root, media};
 
 #[async_trait]
 impl Pusher for RegistryClient {
@@ -25,20 +25,13 @@ impl Pusher for RegistryClient {
         &self,
         reference: &Reference,
         descriptor: &Descriptor,
-        content: &dyn ContentStore,
+        blob: Arc<dyn Blob>,
         root: Root,
-    ) -> Result<()> {
+    ) -> Result<Pushed> {
         checked(reference)?;
         let registry = self.table.registry(reference.registry()).await?;
         let endpoint = registry.with(Capability::Push)?[0];
         let scope = endpoint.scope(reference, Action::Push);
-        let blob = content
-            .open(descriptor.digest())
-            .await
-            .map_err(|source| Error::Content {
-                what: format!("{} to push it to {reference}", descriptor.digest()),
-                source,
-            })?;
         if media::is_under_manifests(descriptor.media_type()) {
             self.push_manifest(endpoint, reference, descriptor, blob, root, &scope)
                 .await
@@ -88,7 +81,7 @@ impl RegistryClient {
         blob: Arc<dyn Blob>,
         root: Root,
         scope: &Scope,
-    ) -> Result<()> {
+    ) -> Result<Pushed> {
         let name = match (root, reference.tag()) {
             (Root::Yes, Some(tag)) => tag,
             _ => descriptor.digest().as_ref(),
@@ -100,7 +93,7 @@ impl RegistryClient {
         let head = self.request(endpoint, &call, scope).await?;
         let there = head.headers().get(DOCKER_CONTENT_DIGEST);
         if head.status().is_success() && there.is_some_and(|there| there == descriptor.digest().as_ref()) {
-            return Ok(());
+            return Ok(Pushed::Present);
         }
         call.method = Method::PUT;
         call.headers.clear();
@@ -121,8 +114,12 @@ impl RegistryClient {
                 expected: descriptor.digest().to_string(),
                 actual: String::from_utf8_lossy(stored.as_bytes()).into_owned(),
             }),
-            _ if has_subject_support(response.headers()) => Ok(()),
-            _ => self.note_referrer(endpoint, reference, descriptor, &blob, scope).await,
+            _ if has_subject_support(response.headers()) => Ok(Pushed::Sent),
+            _ => {
+                self.note_referrer(endpoint, reference, descriptor, &blob, scope)
+                    .await?;
+                Ok(Pushed::Sent)
+            }
         }
     }
 
@@ -133,7 +130,7 @@ impl RegistryClient {
         descriptor: &Descriptor,
         blob: Arc<dyn Blob>,
         scope: &Scope,
-    ) -> Result<()> {
+    ) -> Result<Pushed> {
         let upload = Upload {
             client: self,
             endpoint,
@@ -143,8 +140,9 @@ impl RegistryClient {
             scope,
         };
         if upload.is_there().await? {
-            return Ok(());
+            return Ok(Pushed::Present);
         }
-        upload.run().await
+        upload.run().await?;
+        Ok(Pushed::Sent)
     }
 }

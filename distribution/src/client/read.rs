@@ -46,6 +46,15 @@ impl Resolver for RegistryClient {
         }
         Err(registry.failed(failures))
     }
+
+    async fn referrers(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        artifact_type: Option<&str>,
+    ) -> Result<Vec<Descriptor>> {
+        Self::referrers(self, reference, digest, artifact_type).await
+    }
 }
 
 impl RegistryClient {

@@ -86,11 +86,12 @@ async fn it_is_asked_how_far_it_is_and_not_begun_anew() {
         .await
         .expect("a registry");
     let client = client(&registry.host(), Uploads::Whole);
+    let blob = longshore_content::ContentStore::open(&store, layer.digest()).await;
     longshore_distribution::Pusher::push(
         &client,
         &name(&registry, "app"),
         layer,
-        &store,
+        blob.expect("it is here"),
         longshore_distribution::Root::No,
     )
     .await

@@ -8,7 +8,7 @@ use longshore_testing::{require_root, require_tool, skip};
 use crate::tools::{DESCRIBE, containerd, docker_registry, sh};
 
 /// What the tests here need, or the reason to skip.
-fn require() -> Result<(), String> {
+pub(crate) fn require() -> Result<(), String> {
     require_root()?;
     for tool in [
         "umoci",
@@ -27,7 +27,7 @@ fn require() -> Result<(), String> {
 }
 
 /// An image with what images have: several layers that change, replace and delete, links, devices, modes, attributes, holes, long names.
-fn make_image(folder: &Path) {
+pub(crate) fn make_image(folder: &Path) {
     sh(&format!(
         r#"
 cd {folder}

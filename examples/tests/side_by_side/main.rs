@@ -8,3 +8,4 @@ mod layout;
 mod makes;
 mod suite;
 mod tools;
+mod transfer;

@@ -1,6 +1,7 @@
 //! Applying image layers to a prepared snapshot.
 
 mod archive;
+mod decompress;
 mod hash;
 pub(crate) mod lower;
 mod mine;
@@ -19,6 +20,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use longshore_linux::Mount;
 
+pub use self::decompress::Decompressor;
 pub use self::options::{Applied, ApplyOptions, Compression, Limits, Ownership, Skipped};
 
 use self::archive::{Archive, Entry};

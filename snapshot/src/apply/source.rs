@@ -5,7 +5,7 @@ use crate::apply::Compression;
 use crate::{Error, Result};
 
 /// How much is read from the layer at once.
-const READ: usize = 256 * 1024;
+pub(super) const READ: usize = 256 * 1024;
 
 /// The uncompressed bytes of a layer.
 pub(super) struct Source<'a> {
@@ -66,7 +66,7 @@ impl<'a> Source<'a> {
 
 /// Looks at the first bytes without taking them. A reader may give few bytes at a time, but the buffer asks once only, so a
 /// layer that begins with fewer than four bytes is taken as plain: no compressed format is that short.
-fn detect(layer: &mut BufReader<impl Read>) -> Result<Compression> {
+pub(super) fn detect(layer: &mut BufReader<impl Read>) -> Result<Compression> {
     loop {
         match layer.fill_buf() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::top::Top;
+use crate::transfer;
 
 /// Images and containers from the command line, without a daemon.
 #[derive(Debug, Parser)]
@@ -36,8 +37,20 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Fetch an image and unpack it
     Pull(Pull),
+    /// Send an image to a registry
+    Push(transfer::Push),
     /// List the images that are here
     Images(Images),
+    /// Give an image a further name
+    Tag(transfer::Tag),
+    /// Load images from an archive or an OCI layout
+    Load(transfer::Load),
+    /// Save images as an archive or an OCI layout
+    Save(transfer::Save),
+    /// Make another form of an image: other compression, OCI's format
+    Convert(transfer::Convert),
+    /// List what refers to an image at its registry: signatures, SBOMs, attestations
+    Referrers(transfer::Referrers),
     /// Run a command in a new container
     Run(Box<Run>),
     /// List containers

@@ -29,7 +29,7 @@ pub(crate) async fn fetch(engine: Engine, name: &str, platform: Option<&str>) ->
             (engine, name)
         }
     };
-    let progress = Arc::new(Progress::new(&name));
+    let progress = Arc::new(Progress::new("pulling", &name));
     let mut pull = engine.pull(&name).progress(progress.clone());
     if let Some(platform) = platform {
         pull = pull.platform(parse_platform(platform)?);

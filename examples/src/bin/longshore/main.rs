@@ -18,6 +18,7 @@ mod run;
 mod storage;
 mod terminal;
 mod top;
+mod transfer;
 
 use std::process::ExitCode;
 
@@ -80,6 +81,12 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
 async fn perform(site: &open::Site, command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Pull(pull) => images::pull(site, pull).await,
+        Command::Push(push) => transfer::push(site, push).await,
+        Command::Tag(tag) => transfer::tag(site, tag).await,
+        Command::Load(load) => transfer::load(site, load).await,
+        Command::Save(save) => transfer::save(site, save).await,
+        Command::Convert(convert) => transfer::convert(site, convert).await,
+        Command::Referrers(referrers) => transfer::referrers(site, referrers).await,
         Command::Images(list) => images::list(site, list).await,
         Command::Rmi(remove) => images::remove(site, remove).await,
         Command::Commit(made) => commit::commit(site, made).await,

@@ -1,11 +1,11 @@
-//! What a pull shows: bars on a terminal, plain lines elsewhere.
+//! What a pull or a push shows: bars on a terminal, plain lines elsewhere.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use longshore::distribution::{ProgressEvent, PullProgress};
+use longshore::distribution::{ProgressEvent, PullProgress, PushEvent, PushProgress};
 use longshore::oci_spec::image::Descriptor;
 
 use crate::images::human;
@@ -17,8 +17,9 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(name: &str) -> Self {
-        eprintln!("pulling {name}");
+    /// `doing` as in "pulling".
+    pub(crate) fn new(doing: &str, name: &str) -> Self {
+        eprintln!("{doing} {name}");
         let screen = std::io::stderr().is_terminal().then(MultiProgress::new);
         Self {
             screen,
@@ -81,6 +82,38 @@ impl PullProgress for Progress {
         match &self.screen {
             Some(screen) => self.draw(screen, event),
             None => self.tell(event),
+        }
+    }
+}
+
+impl Progress {
+    fn draw_push(&self, screen: &MultiProgress, event: PushEvent<'_>) {
+        match event {
+            PushEvent::Started { blob } => drop(self.bar(screen, blob)),
+            PushEvent::Bytes { blob, offset } => self.bar(screen, blob).set_position(offset),
+            PushEvent::Present { blob } => self.bar(screen, blob).finish_with_message("is there"),
+            PushEvent::Mounted { blob } => self.bar(screen, blob).finish_with_message("taken over"),
+            PushEvent::Sent { blob } => self.bar(screen, blob).finish_with_message("done"),
+            _ => {}
+        }
+    }
+
+    fn tell_push(&self, event: PushEvent<'_>) {
+        match event {
+            PushEvent::Planned { blobs } => eprintln!("{} blobs and manifests", blobs.len()),
+            PushEvent::Present { blob } => eprintln!("{}: is there", short(blob)),
+            PushEvent::Mounted { blob } => eprintln!("{}: taken over", short(blob)),
+            PushEvent::Sent { blob } => eprintln!("{}: {} done", short(blob), human(blob.size())),
+            _ => {}
+        }
+    }
+}
+
+impl PushProgress for Progress {
+    fn event(&self, event: PushEvent<'_>) {
+        match &self.screen {
+            Some(screen) => self.draw_push(screen, event),
+            None => self.tell_push(event),
         }
     }
 }

@@ -1,14 +1,20 @@
 //! Pushing a whole image: children before parents.
 
+mod progress;
+
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use longshore_content::{ContentStore, ContentStoreExt};
+use longshore_content::{Blob, ContentStore, ContentStoreExt};
 use oci_spec::distribution::Reference;
 use oci_spec::image::Descriptor;
 
 use crate::manifest::{MAX_MANIFEST_SIZE, Origin, parse_any_manifest, parse_index};
-use crate::{Error, Mounted, Pusher, Result, Root, media};
+use crate::{Error, Mounted, Pushed, Pusher, Result, Root, media};
+
+use progress::Told;
+pub use progress::{PushEvent, PushProgress};
 
 /// How deep indexes may be nested.
 const MAX_DEPTH: usize = 8;
@@ -20,6 +26,16 @@ pub struct PushOptions {
     pub concurrency: usize,
     /// A repository of the same registry that may have the blobs: what it has is taken over from there instead of being sent. Default: none.
     pub mount_from: Option<Reference>,
+    /// Told of what happens. Default: none.
+    pub progress: Option<Arc<dyn PushProgress>>,
+}
+
+impl PushOptions {
+    fn tell(&self, event: PushEvent<'_>) {
+        if let Some(progress) = &self.progress {
+            progress.event(event);
+        }
+    }
 }
 
 impl Default for PushOptions {
@@ -27,6 +43,7 @@ impl Default for PushOptions {
         Self {
             concurrency: 3,
             mount_from: None,
+            progress: None,
         }
     }
 }
@@ -61,6 +78,8 @@ pub async fn push_image_with(
 ) -> Result<()> {
     let levels = levels(content, target).await?;
     // Parents were found before their children.
+    let blobs: Vec<_> = levels.iter().rev().flatten().cloned().collect();
+    options.tell(PushEvent::Planned { blobs: &blobs });
     for level in levels.into_iter().rev() {
         let pushes = level.into_iter().map(|blob| async move {
             let root = if blob.digest() == target.digest() {
@@ -68,17 +87,46 @@ pub async fn push_image_with(
             } else {
                 Root::No
             };
-            if root == Root::No
-                && let Some(from) = &options.mount_from
-                && mounted(pusher, reference, &blob, from).await
-            {
-                return Ok(());
-            }
-            pusher.push(reference, &blob, content, root).await
+            push_one(pusher, content, reference, &blob, root, options).await
         });
         let pushes = stream::iter(pushes).buffer_unordered(options.concurrency.max(1));
         pushes.try_collect::<()>().await?;
     }
+    Ok(())
+}
+
+async fn push_one(
+    pusher: &dyn Pusher,
+    content: &dyn ContentStore,
+    reference: &Reference,
+    blob: &Descriptor,
+    root: Root,
+    options: &PushOptions,
+) -> Result<()> {
+    options.tell(PushEvent::Started { blob });
+    let opened = content.open(blob.digest()).await.map_err(|source| Error::Content {
+        what: format!("{} to push it to {reference}", blob.digest()),
+        source,
+    })?;
+    if root == Root::No
+        && let Some(from) = &options.mount_from
+        && mounted(pusher, reference, blob, from).await
+    {
+        options.tell(PushEvent::Mounted { blob });
+        return Ok(());
+    }
+    let opened: Arc<dyn Blob> = match &options.progress {
+        Some(progress) => Arc::new(Told {
+            inner: opened,
+            descriptor: blob.clone(),
+            progress: progress.clone(),
+        }),
+        None => opened,
+    };
+    options.tell(match pusher.push(reference, blob, opened, root).await? {
+        Pushed::Sent => PushEvent::Sent { blob },
+        Pushed::Present => PushEvent::Present { blob },
+    });
     Ok(())
 }
 
