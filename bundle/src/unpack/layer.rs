@@ -16,6 +16,8 @@ use crate::{Error, Result};
 
 /// containerd's label for what a snapshot was made for.
 const SNAPSHOT_REF: &str = "containerd.io/snapshot.ref";
+/// Annotations of a layer that begin so become labels of its snapshot, as in containerd.
+const INHERITED: &str = "containerd.io/snapshot/";
 /// How long it takes until a layer that is waited for is looked for again.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -55,18 +57,12 @@ impl Job {
     }
 
     async fn attempt(&self) -> Result<Outcome> {
-        let blob = self.shared.content.follow(self.layer().digest()).await;
-        let blob = blob.map_err(|error| self.content_error(error))?;
-        self.check_size(blob.size())?;
-        self.report.say(LayerState::Started);
         let key = self.shared.extract_key(&self.chain_id);
-        let mounts = self
-            .shared
-            .snapshotter
-            .prepare(&key, self.parent.as_deref(), self.labels())
-            .await;
-        let mounts = mounts.map_err(snapshot_error("preparing", key.clone()))?;
-        let outcome = match self.apply(blob, mounts).await {
+        let Some(mounts) = self.prepare(&key).await? else {
+            self.report.say(LayerState::Skipped);
+            return Ok(Outcome::Skipped);
+        };
+        let outcome = match self.fill(mounts).await {
             Ok(applied) => self.commit(&key, applied).await,
             Err(error) => Err(error),
         };
@@ -74,6 +70,43 @@ impl Job {
             self.remove(&key).await;
         }
         outcome
+    }
+
+    /// Prepares the snapshot before anything is asked of the content store. A snapshotter that has the layer elsewhere (lazily, or on other machines) recognises
+    /// it by the label, makes the committed snapshot itself and answers that it exists: then there is nothing to fetch or apply.
+    async fn prepare(&self, key: &str) -> Result<Option<Vec<Mount>>> {
+        let snapshotter = &self.shared.snapshotter;
+        match snapshotter.prepare(key, self.parent.as_deref(), self.labels()).await {
+            Ok(mounts) => Ok(Some(mounts)),
+            Err(error)
+                if error.kind() == longshore_snapshot::ErrorKind::AlreadyExists
+                    && self.shared.has_snapshot(&self.chain_id).await? =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(snapshot_error("preparing", key.to_owned())(error)),
+        }
+    }
+
+    /// Applies the layer once its blob, or the fetching of it, is there.
+    async fn fill(&self, mounts: Vec<Mount>) -> Result<Applied> {
+        let blob = loop {
+            match self.follow().await {
+                Err(error) if self.may_come_yet(&error) => self.pause().await?,
+                blob => break blob?,
+            }
+            if self.is_given_up() {
+                return Err(self.cancelled());
+            }
+        };
+        self.check_size(blob.size())?;
+        self.report.say(LayerState::Started);
+        self.apply(blob, mounts).await
+    }
+
+    async fn follow(&self) -> Result<Arc<dyn Blob>> {
+        let blob = self.shared.content.follow(self.layer().digest()).await;
+        blob.map_err(|error| self.content_error(error))
     }
 
     async fn apply(&self, blob: Arc<dyn Blob>, mounts: Vec<Mount>) -> Result<Applied> {
@@ -140,8 +173,12 @@ impl Job {
         &self.report.layer
     }
 
+    /// The labels that containerd's unpacker gives, remote snapshotters read them.
     fn labels(&self) -> Labels {
         let mut labels = self.shared.options.labels.clone();
+        let annotations = self.layer().annotations().iter().flatten();
+        let inherited = annotations.filter(|(key, _)| key.starts_with(INHERITED));
+        labels.extend(inherited.map(|(key, value)| (key.clone(), value.clone())));
         labels.insert(SNAPSHOT_REF.to_owned(), self.chain_id.clone());
         labels
     }

@@ -30,6 +30,9 @@ const EXTRACT: &str = "extract-";
 /// Unpacks images: applies each layer on top of those below it, and commits it under its chainID.
 ///
 /// - A layer whose chainID is a snapshot already is skipped, and its blob is not needed.
+/// - A snapshotter may have a layer elsewhere: it knows it by the label `containerd.io/snapshot.ref`, which is the chainID, makes the committed snapshot when it is
+///   asked to prepare one with that label, and answers that it exists. Then the layer is skipped as well. Annotations of the layer that begin with
+///   `containerd.io/snapshot/` are labels, too.
 /// - A layer is [followed](ContentStore::follow) while it is fetched: unpacking starts with its first bytes. It is
 ///   committed only after its blob was verified and its unpacked bytes had the diffID of the config.
 /// - Clones share their work: a layer that two of them want at once is unpacked once. Between unpackers that know
