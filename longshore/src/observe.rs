@@ -192,7 +192,17 @@ impl Snapshotter for ObservedSnapshotter {
     }
 
     async fn commit(&self, key: &str, name: &str, labels: Labels) -> longshore_snapshot::Result<()> {
-        self.inner.commit(key, name, labels).await?;
+        self.commit_counted(key, name, labels, None).await
+    }
+
+    async fn commit_counted(
+        &self,
+        key: &str,
+        name: &str,
+        labels: Labels,
+        usage: Option<Usage>,
+    ) -> longshore_snapshot::Result<()> {
+        self.inner.commit_counted(key, name, labels, usage).await?;
         self.emitter.emit(EventKind::SnapshotCommit {
             key: key.to_owned(),
             name: name.to_owned(),

@@ -73,9 +73,9 @@ impl<L: Layout> Local<L> {
         Ok(mounts)
     }
 
-    pub(crate) async fn commit(&self, key: &str, name: &str, labels: Labels) -> Result<()> {
+    pub(crate) async fn commit(&self, key: &str, name: &str, labels: Labels, usage: Option<Usage>) -> Result<()> {
         let (key, name) = (key.to_owned(), name.to_owned());
-        self.run(move |inner| inner.store.commit(&key, &name, labels, |_| inner.sync_files()))
+        self.run(move |inner| inner.store.commit(&key, &name, labels, usage, |_| inner.sync_files()))
             .await
     }
 
@@ -216,7 +216,16 @@ macro_rules! snapshotter {
                 self.0.mounts(key).await
             }
             async fn commit(&self, key: &str, name: &str, labels: crate::Labels) -> crate::Result<()> {
-                self.0.commit(key, name, labels).await
+                self.0.commit(key, name, labels, None).await
+            }
+            async fn commit_counted(
+                &self,
+                key: &str,
+                name: &str,
+                labels: crate::Labels,
+                usage: Option<crate::Usage>,
+            ) -> crate::Result<()> {
+                self.0.commit(key, name, labels, usage).await
             }
             async fn remove(&self, key: &str) -> crate::Result<()> {
                 self.0.remove(key).await

@@ -125,6 +125,16 @@ pub trait Snapshotter: Debug + Send + Sync + 'static {
     /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) when it is not active.
     async fn commit(&self, key: &str, name: &str, labels: Labels) -> Result<()>;
 
+    /// The same by who has counted already what the snapshot takes, as [`apply_layer`](crate::apply_layer) does: then nobody has to look through its files when
+    /// [`usage`](Self::usage) is asked for. `None` is [`commit`](Self::commit), and so is any value for a snapshotter that keeps no account.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    async fn commit_counted(&self, key: &str, name: &str, labels: Labels, usage: Option<Usage>) -> Result<()> {
+        let _ = usage;
+        self.commit(key, name, labels).await
+    }
+
     /// Removes a snapshot.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 
 use rustix::fs::{FileType, Stat};
@@ -47,8 +47,40 @@ pub(crate) fn count(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<Usage> {
     Ok(usage)
 }
 
+/// Counts what would be freed if `name` in `dir` were removed with all that is in it: of a file with several hard links nothing while one stays.
+pub(crate) fn freed(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<Usage> {
+    let mut usage = Usage::default();
+    let mut links: HashMap<(u64, u64), u64> = HashMap::new();
+    let mut todo = vec![(rustix::io::fcntl_dupfd_cloexec(dir, 0)?, vec![name.to_vec()])];
+    while let Some((dir, names)) = todo.last_mut() {
+        let Some(name) = names.pop() else {
+            todo.pop();
+            continue;
+        };
+        let stat = at::stat(&*dir, &name)?;
+        if at::file_type(&stat) == FileType::Directory {
+            let inner = at::open_dir(&*dir, &name)?;
+            let names = at::list(&inner)?.into_iter().map(|(name, _)| name).collect();
+            todo.push((inner, names));
+        } else if stat.st_nlink > 1 {
+            let seen = links.entry((stat.st_dev, stat.st_ino)).or_default();
+            *seen += 1;
+            if *seen < stat.st_nlink as u64 {
+                continue;
+            }
+        }
+        add(&mut usage, &stat);
+    }
+    Ok(usage)
+}
+
+/// Bytes on disk.
+pub(crate) fn bytes(stat: &Stat) -> u64 {
+    // st_blocks counts units of 512 bytes, whatever the block size.
+    stat.st_blocks as u64 * 512
+}
+
 fn add(usage: &mut Usage, stat: &Stat) {
     usage.inodes += 1;
-    // st_blocks counts units of 512 bytes, whatever the block size.
-    usage.bytes += stat.st_blocks as u64 * 512;
+    usage.bytes += bytes(stat);
 }

@@ -143,7 +143,9 @@ impl Job {
     /// made durable its name is taken, but it is no parent yet, and it may fail; so this waits for one or the other.
     async fn commit(&self, key: &str, applied: Applied) -> Result<Outcome> {
         loop {
-            match self.shared.snapshotter.commit(key, &self.chain_id, self.labels()).await {
+            let snapshotter = &self.shared.snapshotter;
+            let committed = snapshotter.commit_counted(key, &self.chain_id, self.labels(), applied.usage);
+            match committed.await {
                 Ok(()) => {
                     self.report.say(LayerState::Done(applied.size));
                     return Ok(Outcome::Applied(applied));

@@ -10,6 +10,7 @@ pub(crate) mod path;
 mod put;
 mod source;
 mod stream;
+mod tally;
 mod target;
 mod tree;
 mod whiteout;
@@ -92,7 +93,7 @@ pub fn apply_layer(mounts: &[Mount], layer: impl Read + Send, options: &ApplyOpt
             diff_id,
             size,
             entries,
-            usage: tree.usage,
+            usage: tree.usage.total(),
             skipped: tree.skipped,
         }),
     }

@@ -153,9 +153,9 @@ pub struct Applied {
     pub size: u64,
     /// Entries of the archive.
     pub entries: u64,
-    /// What was made, as counted on the way: inodes, and file data rounded up to 4096 bytes. An estimate; the snapshotter's
-    /// [`usage`](crate::Snapshotter::usage) is exact.
-    pub usage: Usage,
+    /// What the snapshot takes on disk now, counted on the way, for [`commit_counted`](crate::Snapshotter::commit_counted). `None` when the directory was not
+    /// empty before, as with snapshots that are copies of their parents.
+    pub usage: Option<Usage>,
     /// What was left out.
     pub skipped: Skipped,
 }

@@ -12,7 +12,6 @@ use crate::apply::stream::Stream;
 use crate::apply::tree::{Dir, Missing, Tree};
 use crate::apply::{Limits, Ownership};
 use crate::copy::copy_node;
-use crate::remove::remove_all;
 use crate::{Error, Result, at};
 
 impl Tree {
@@ -68,7 +67,7 @@ impl Tree {
     fn put_directory(&mut self, entry: &Entry, name: &[u8]) -> Result<()> {
         let dir = match rustix::fs::mkdirat(self.here(), name, Mode::RWXU) {
             Ok(()) => {
-                self.count(0);
+                self.usage.made();
                 self.new_dir(name)?
             }
             Err(Errno::EXIST) => self.existing_dir(name)?,
@@ -106,9 +105,8 @@ impl Tree {
                     .map_err(self.failed("opening", name))
             }
             Err(Errno::NOTDIR | Errno::LOOP) => {
-                remove_all(self.here(), name).map_err(self.failed("replacing", name))?;
+                self.discard(name).map_err(self.failed("replacing", name))?;
                 let dir = self.make_dir(name)?;
-                self.count(0);
                 if self.is_overlay() {
                     self.make_opaque(&dir.fd)
                         .map_err(self.failed("marking as opaque", name))?;
@@ -134,22 +132,24 @@ impl Tree {
         &mut self,
         entry: &Entry,
         name: &[u8],
-        write: impl FnOnce(&OwnedFd) -> Result<u64, Trouble>,
+        write: impl FnOnce(&OwnedFd) -> Result<(), Trouble>,
     ) -> Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = self.place(name, |dir| {
             rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
         })?;
-        let bytes = write(&file).map_err(|trouble| match trouble {
+        write(&file).map_err(|trouble| match trouble {
             Trouble::Layer(error) => error,
             Trouble::Writing(errno) => self.failed("writing", name)(errno),
         })?;
-        self.count(bytes);
         self.set_owner_of(&file, entry, name)?;
         self.skipped.xattrs +=
             at::set_xattrs_of(&file, &entry.xattrs).map_err(self.failed("setting attributes of", name))?;
         rustix::fs::fchmod(&file, mode(entry)).map_err(self.failed("setting the mode of", name))?;
-        rustix::fs::futimens(&file, &at::mtime_of(entry.mtime)).map_err(self.failed("setting the time of", name))
+        rustix::fs::futimens(&file, &at::mtime_of(entry.mtime)).map_err(self.failed("setting the time of", name))?;
+        let stat = rustix::fs::fstat(&file).map_err(self.failed("reading", name))?;
+        self.usage.made_as(&stat);
+        Ok(())
     }
 
     fn put_special(&mut self, entry: &Entry, name: &[u8], kind: FileType, device: rustix::fs::Dev) -> Result<()> {
@@ -174,7 +174,6 @@ impl Tree {
         make: impl Fn(BorrowedFd<'_>) -> rustix::io::Result<()>,
     ) -> Result<()> {
         self.place(name, make)?;
-        self.count(0);
         if self.ownership == Ownership::Keep {
             let (uid, gid) = owner(entry);
             rustix::fs::chownat(self.here(), name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
@@ -189,7 +188,8 @@ impl Tree {
         }
         let times = at::mtime_of(entry.mtime);
         rustix::fs::utimensat(self.here(), name, &times, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(self.failed("setting the time of", name))
+            .map_err(self.failed("setting the time of", name))?;
+        self.count(name)
     }
 
     fn put_hard_link(&mut self, entry: &Entry, (parent, name): (&[u8], &[u8]), target: &[u8]) -> Result<()> {
@@ -256,7 +256,7 @@ impl Tree {
         let (dir, last) = self.lowers().parent(layer, &self.path_of_name(name))?;
         let ownership = self.ownership;
         copy_node(dir.as_fd(), &last, &stat, self.here(), name, ownership).map_err(self.failed("copying up", name))?;
-        self.count(stat.st_size as u64);
+        self.count(name)?;
         let path = self.path_of_name(name);
         self.brought.insert(path);
         Ok(true)
@@ -266,7 +266,7 @@ impl Tree {
     fn place<T>(&mut self, name: &[u8], make: impl Fn(BorrowedFd<'_>) -> rustix::io::Result<T>) -> Result<T> {
         match make(self.here()) {
             Err(Errno::EXIST) => {
-                remove_all(self.here(), name).map_err(self.failed("replacing", name))?;
+                self.discard(name).map_err(self.failed("replacing", name))?;
                 make(self.here()).map_err(self.failed("creating", name))
             }
             answer => answer.map_err(self.failed("creating", name)),
@@ -298,13 +298,13 @@ enum Trouble {
     Writing(Errno),
 }
 
-fn write_plain(file: &OwnedFd, content: u64, stream: &mut Stream<'_>) -> Result<u64, Trouble> {
+fn write_plain(file: &OwnedFd, content: u64, stream: &mut Stream<'_>) -> Result<(), Trouble> {
     let mut rest = content;
     while rest > 0 {
         let got = write_chunk(file, rest, stream)?;
         rest -= got;
     }
-    Ok(content)
+    Ok(())
 }
 
 fn write_chunk(file: &OwnedFd, max: u64, stream: &mut Stream<'_>) -> Result<u64, Trouble> {
@@ -318,16 +318,14 @@ fn write_chunk(file: &OwnedFd, max: u64, stream: &mut Stream<'_>) -> Result<u64,
     Ok(got as u64)
 }
 
-fn write_sparse(file: &OwnedFd, map: &[SparseEntry], size: u64, stream: &mut Stream<'_>) -> Result<u64, Trouble> {
-    let mut written = 0;
+fn write_sparse(file: &OwnedFd, map: &[SparseEntry], size: u64, stream: &mut Stream<'_>) -> Result<(), Trouble> {
     for piece in map {
         if piece.length > 0 {
             rustix::fs::seek(file, SeekFrom::Start(piece.offset)).map_err(Trouble::Writing)?;
-            written += write_plain(file, piece.length, stream)?;
+            write_plain(file, piece.length, stream)?;
         }
     }
-    rustix::fs::ftruncate(file, size).map_err(Trouble::Writing)?;
-    Ok(written)
+    rustix::fs::ftruncate(file, size).map_err(Trouble::Writing)
 }
 
 fn mode(entry: &Entry) -> Mode {

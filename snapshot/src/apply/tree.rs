@@ -10,9 +10,11 @@ use crate::apply::archive::invalid;
 use crate::apply::lower::{Found, Layer, Lowers};
 use crate::apply::mine::Mine;
 use crate::apply::path::join;
+use crate::apply::tally::Tally;
 use crate::apply::target::Target;
 use crate::apply::{Ownership, Skipped};
-use crate::{Error, Result, Usage, at};
+use crate::remove::remove_all;
+use crate::{Error, Result, at, usage};
 
 /// How many symbolic links are followed on the way to a directory; the kernel's own limit.
 const LINKS_MAX: usize = 40;
@@ -43,7 +45,7 @@ pub(super) struct Tree {
     pub(super) brought: HashSet<Vec<u8>>,
     /// The caller is bound by the modes of the directories.
     bound_by_modes: bool,
-    pub(super) usage: Usage,
+    pub(super) usage: Tally,
     pub(super) skipped: Skipped,
 }
 
@@ -54,6 +56,8 @@ pub(super) struct Dir {
     /// What it gets when it is left, if anything was made in it.
     mtime: Option<Timespec>,
     touched: bool,
+    /// Bytes of it that were counted so far.
+    counted: u64,
     /// The mode that it gets when it is left.
     mode: Option<Mode>,
     /// The lower directories that it is merged from, once somebody asked.
@@ -93,11 +97,12 @@ impl Tree {
             mine: (!empty).then(Mine::default),
             brought: HashSet::new(),
             bound_by_modes: !rustix::process::geteuid().is_root(),
-            usage: Usage::default(),
+            usage: Tally::new(empty),
             skipped: Skipped::default(),
         };
         tree.push(Vec::new(), fd, None)?;
         tree.top_mut().layers = Some(layers);
+        tree.usage.resized(0, tree.stack[0].counted);
         Ok(tree)
     }
 
@@ -207,7 +212,12 @@ impl Tree {
     pub(super) fn finish(&mut self) -> Result<()> {
         self.leave_to(0)?;
         let root = self.stack.pop().expect("the root is never left");
-        root.leave().map_err(at::failed("setting mode and time of", &self.root))
+        let counted = root.counted;
+        let bytes = root
+            .leave()
+            .map_err(at::failed("setting mode and time of", &self.root))?;
+        self.usage.resized(counted, bytes);
+        Ok(())
     }
 
     fn leave_to(&mut self, depth: usize) -> Result<()> {
@@ -215,8 +225,11 @@ impl Tree {
             self.entered = None;
             let path = self.path_here();
             let dir = self.stack.pop().expect("longer than depth");
-            dir.leave()
+            let counted = dir.counted;
+            let bytes = dir
+                .leave()
                 .map_err(at::failed("setting mode and time of", self.root.join(super::os(&path))))?;
+            self.usage.resized(counted, bytes);
         }
         Ok(())
     }
@@ -281,6 +294,7 @@ impl Tree {
             return Err(self.not_a_directory(name));
         }
         rustix::fs::unlinkat(self.here(), name, rustix::fs::AtFlags::empty()).map_err(self.failed("removing", name))?;
+        self.usage.whiteouts_removed(1);
         let dir = self.implied_dir(name)?;
         self.make_opaque(&dir.fd)
             .map_err(self.failed("marking as opaque", name))?;
@@ -306,7 +320,6 @@ impl Tree {
 
     /// A directory that the layer takes for granted and nobody described: 0755 and the caller's, as containerd makes it.
     fn implied_dir(&mut self, name: &[u8]) -> Result<Dir> {
-        self.count(0);
         let dir = self.make_dir(name)?;
         rustix::fs::fchmod(&dir.fd, Mode::from_raw_mode(0o755)).map_err(self.failed("setting the mode of", name))?;
         Ok(dir)
@@ -314,7 +327,6 @@ impl Tree {
 
     /// A directory of the lower layers, made here with the metadata that it has there.
     fn copy_up_dir(&mut self, name: &[u8], layers: Vec<Layer>) -> Result<Dir> {
-        self.count(0);
         let (stat, xattrs) = self.lower_dir(name, layers[0])?;
         let mut dir = self.make_dir(name)?;
         if self.ownership == Ownership::Keep {
@@ -340,6 +352,7 @@ impl Tree {
     /// Makes directory `name`, for nobody but the caller yet, and opens it.
     pub(super) fn make_dir(&mut self, name: &[u8]) -> Result<Dir> {
         rustix::fs::mkdirat(self.here(), name, Mode::RWXU).map_err(self.failed("creating", name))?;
+        self.usage.made();
         let fd = at::open_dir(&self.top().fd, name).map_err(self.failed("opening", name))?;
         Ok(Dir::new(name.to_vec(), fd))
     }
@@ -399,6 +412,7 @@ impl Tree {
     /// Puts another description of the root in the place of the one on the stack, which has only the root on it.
     pub(super) fn replace_root(&mut self, mut root: Dir) {
         root.layers = self.stack[0].layers.take();
+        root.counted = self.stack[0].counted;
         self.stack[0] = root;
     }
 
@@ -406,10 +420,17 @@ impl Tree {
         self.bound_by_modes
     }
 
-    /// Counts something made, with that many bytes of content.
-    pub(super) fn count(&mut self, bytes: u64) {
-        self.usage.inodes += 1;
-        self.usage.bytes += bytes.next_multiple_of(4096);
+    /// Removes `name` in the directory entered last, and all that is in it.
+    pub(super) fn discard(&mut self, name: &[u8]) -> rustix::io::Result<()> {
+        self.usage.about_to_remove(&self.stack[self.stack.len() - 1].fd, name);
+        remove_all(self.here(), name)
+    }
+
+    /// Counts `name`, which was made in the directory entered last.
+    pub(super) fn count(&mut self, name: &[u8]) -> Result<()> {
+        let stat = at::stat(&self.top().fd, name).map_err(self.failed("reading", name))?;
+        self.usage.made_as(&stat);
+        Ok(())
     }
 
     /// Notes that this layer made or changed `name` in the directory entered last.
@@ -454,6 +475,7 @@ impl Dir {
             name,
             mtime: None,
             touched: false,
+            counted: 0,
             mode: None,
             layers: Some(Vec::new()),
         }
@@ -469,6 +491,7 @@ impl Dir {
     ) -> rustix::io::Result<Self> {
         let mut dir = Self::new(name, fd);
         dir.layers = None;
+        dir.counted = usage::bytes(stat);
         dir.mtime = Some(at::mtime(stat).last_modification);
         let mode = locked.unwrap_or(Mode::from_raw_mode(stat.st_mode));
         if bound_by_modes && !mode.contains(Mode::RWXU) {
@@ -497,14 +520,19 @@ impl Dir {
         self.layers = Some(layers);
     }
 
-    fn leave(self) -> rustix::io::Result<()> {
+    /// Gives it its mode and time, and tells how many bytes it takes.
+    fn leave(self) -> rustix::io::Result<u64> {
         if let Some(mode) = self.mode {
             rustix::fs::fchmod(&self.fd, mode)?;
         }
-        match self.mtime {
-            Some(mtime) if self.touched => rustix::fs::futimens(&self.fd, &at::mtime_of(mtime)),
-            _ => Ok(()),
-        }
+        let Some(mtime) = self.mtime.filter(|_| self.touched) else {
+            return match self.touched {
+                true => Ok(usage::bytes(&rustix::fs::fstat(&self.fd)?)),
+                false => Ok(self.counted),
+            };
+        };
+        rustix::fs::futimens(&self.fd, &at::mtime_of(mtime))?;
+        Ok(usage::bytes(&rustix::fs::fstat(&self.fd)?))
     }
 }
 

@@ -30,7 +30,7 @@ impl Tree {
                 self.purge(&dir, path)?;
                 return at::lock_again(&dir, locked).map_err(self.failed("setting the mode of", name));
             }
-            Ok(_) => remove_all(self.here(), name).map_err(self.failed("removing", name))?,
+            Ok(_) => self.discard(name).map_err(self.failed("removing", name))?,
             Err(Errno::NOENT) => {}
             Err(errno) => return Err(self.failed("reading", name)(errno)),
         }
@@ -48,17 +48,23 @@ impl Tree {
             if self.at_root() {
                 self.hide_root(&layers)?;
             } else {
-                self.hide_below(&self.top().fd, b"")?;
+                let dir = self.another_fd()?;
+                self.hide_below(&dir, b"")?;
             }
             self.cut_off_here();
         }
-        let dir = self.top().fd.try_clone().map_err(|error| {
-            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-            self.failed("opening", b"")(errno)
-        })?;
+        let dir = self.another_fd()?;
         self.mark_here();
         self.here();
         self.purge(&dir, self.path_here())
+    }
+
+    /// Another descriptor of the directory entered last.
+    fn another_fd(&self) -> Result<OwnedFd> {
+        self.top().fd.try_clone().map_err(|error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            self.failed("opening", b"")(errno)
+        })
     }
 
     /// Overlay does not look at the mark on the root directory, so each name that the lower ones have there is hidden.
@@ -74,7 +80,7 @@ impl Tree {
                 match ours {
                     None => self.make_whiteout(&name)?,
                     Some(_) if !self.is_mine(&name) => {
-                        remove_all(self.here(), &name).map_err(self.failed("removing", &name))?;
+                        self.discard(&name).map_err(self.failed("removing", &name))?;
                         self.make_whiteout(&name)?;
                     }
                     Some(FileType::Directory) => {
@@ -92,15 +98,18 @@ impl Tree {
 
     /// Makes an existing directory show nothing of the lower layers. Overlay shows the whiteouts of a directory that is not merged as names
     /// of files that can't be found, so those that are in it go.
-    fn hide_below(&self, dir: &OwnedFd, name: &[u8]) -> Result<()> {
+    fn hide_below(&mut self, dir: &OwnedFd, name: &[u8]) -> Result<()> {
         self.make_opaque(dir).map_err(self.failed("marking as opaque", name))?;
-        remove_whiteouts(dir).map_err(self.failed("clearing of whiteouts", name))
+        let removed = remove_whiteouts(dir).map_err(self.failed("clearing of whiteouts", name))?;
+        self.usage.whiteouts_removed(removed);
+        Ok(())
     }
 
     fn make_whiteout(&mut self, name: &[u8]) -> Result<()> {
-        self.count(0);
         rustix::fs::mknodat(self.here(), name, FileType::CharacterDevice, Mode::empty(), 0)
-            .map_err(self.failed("making the whiteout of", name))
+            .map_err(self.failed("making the whiteout of", name))?;
+        self.usage.made();
+        Ok(())
     }
 
     /// Removes from a directory what is not of this layer. When the target was empty at first, everything is.
@@ -108,7 +117,8 @@ impl Tree {
         if self.mine.is_none() && self.brought.is_empty() {
             return Ok(());
         }
-        let failed = |path: &[u8]| at::failed("clearing", self.root.join(super::os(path)));
+        let root = self.root.clone();
+        let failed = |path: &[u8]| at::failed("clearing", root.join(super::os(path)));
         let names = at::list(dir).map_err(failed(&path))?;
         let mut open = vec![(at::open_dir(dir, b".").map_err(failed(&path))?, path, names)];
         while let Some((dir, path, names)) = open.last_mut() {
@@ -122,6 +132,7 @@ impl Tree {
                 && self.is_overlay()
                 && at::is_whiteout(&at::stat(&*dir, &name).map_err(failed(&inner))?);
             if !whiteout && !self.is_mine(&inner) {
+                self.usage.about_to_remove(&*dir, &name);
                 remove_all(&*dir, &name).map_err(failed(&inner))?;
                 continue;
             }
@@ -138,8 +149,9 @@ impl Tree {
     }
 }
 
-/// Removes all whiteouts below a directory.
-fn remove_whiteouts(dir: &OwnedFd) -> rustix::io::Result<()> {
+/// Removes all whiteouts below a directory, and tells how many they were.
+fn remove_whiteouts(dir: &OwnedFd) -> rustix::io::Result<u64> {
+    let mut removed = 0;
     let mut open = vec![(at::open_dir(dir, b".")?, at::list(dir)?)];
     while let Some((dir, names)) = open.last_mut() {
         match names.pop() {
@@ -147,6 +159,7 @@ fn remove_whiteouts(dir: &OwnedFd) -> rustix::io::Result<()> {
                 if at::is_whiteout(&at::stat(&*dir, &name)?) =>
             {
                 rustix::fs::unlinkat(dir, &name, rustix::fs::AtFlags::empty())?;
+                removed += 1;
             }
             Some((name, FileType::Directory | FileType::Unknown)) => match at::open_dir(&*dir, &name) {
                 Ok(inner) => {
@@ -163,5 +176,5 @@ fn remove_whiteouts(dir: &OwnedFd) -> rustix::io::Result<()> {
             }
         }
     }
-    Ok(())
+    Ok(removed)
 }

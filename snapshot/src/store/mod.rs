@@ -142,6 +142,7 @@ impl Store {
         key: &str,
         name: &str,
         labels: Labels,
+        usage: Option<Usage>,
         make_durable: impl FnOnce(u64) -> Result<()>,
     ) -> Result<()> {
         let mut state = self.claim(key);
@@ -174,7 +175,7 @@ impl Store {
         let committed = Entry {
             id: entry.id,
             info,
-            usage: None,
+            usage,
         };
         let mut log = self.log();
         log.append(&Record::Put(committed.clone()))?;
