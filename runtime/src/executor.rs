@@ -11,7 +11,7 @@ use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::SubGroup;
-use crate::{ContainerId, Io, Result, RootEntry, Stats};
+use crate::{Attachment, ContainerId, Error, Io, Result, RootEntry, Stats};
 
 /// How a container's life depends on the program that made it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -329,6 +329,14 @@ pub struct State {
     pub exit: Option<ExitStatus>,
 }
 
+/// Who wants to be attached finds nobody to attach to.
+pub(crate) fn not_attachable(id: &ContainerId) -> Error {
+    Error::Unsupported {
+        field: format!("attaching to container '{id}'"),
+        reason: "it has no monitor that shows its output; make it a detached container with Io::log".into(),
+    }
+}
+
 /// **Port**: what makes containers out of bundles and keeps them.
 ///
 /// # Contract
@@ -385,6 +393,15 @@ pub trait Executor: Debug + Send + Sync + 'static {
 
     /// Waits for the end of one of its processes; any number may wait, and one that comes late is told at once. For init, all of the output has reached its [`Io`] by then.
     async fn wait(&self, id: &ContainerId, process: &ProcessId) -> Result<ExitStatus>;
+
+    /// Attaches to a running container that has a monitor and whose output goes into a [log](crate::Io::log): what it says from now on, and input for it where it takes any.
+    /// Eight may be attached at once; others wait for a place.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) when it has stopped; [`Unsupported`](crate::ErrorKind::Unsupported) for other containers, and for executors that can't.
+    async fn attach(&self, id: &ContainerId) -> Result<Attachment> {
+        Err(not_attachable(id))
+    }
 
     /// Removes a container: its cgroup and its state; runs the `poststop` hooks.
     ///

@@ -48,6 +48,7 @@
 
 #![deny(unsafe_code)]
 
+mod attach;
 mod checkpoint;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -69,6 +70,7 @@ mod stats;
 pub mod cgroup;
 pub mod seccomp;
 
+pub use attach::{Attachment, Shown};
 pub use checkpoint::{CheckpointKind, CheckpointRequest, CriuCgroups, CriuFlags, CriuOptions, RestoreRequest};
 pub use error::{Error, ErrorKind, Result};
 pub use executor::{
@@ -77,7 +79,7 @@ pub use executor::{
 };
 pub use features::{SPEC_VERSION_MAX, SPEC_VERSION_MIN, features};
 pub use id::ContainerId;
-pub use io::{Drained, Io, OutputGuard, PipeEnds, Stdio, Streams, Terminal};
+pub use io::{Drained, Input, Io, OutputGuard, PipeEnds, Stdio, Streams, Terminal};
 pub use local::LinuxExecutor;
 pub use logs::{LogFile, LogFormat, LogReader, LogRecord, OutputStream};
 pub use plan::{HostFacts, PlanOptions, Privilege, Program, RootEntry, plan};

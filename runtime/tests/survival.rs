@@ -386,3 +386,40 @@ async fn a_program_that_ends_right_after_the_create_leaves_a_container_to_start(
         executor.delete(&id, DeleteMode::Force).await.expect("deleted");
     }
 }
+
+#[tokio::test]
+async fn a_monitor_sleeps_while_its_container_does() {
+    let Some(place) = place() else { return };
+    let dir = place.dir.path();
+    let log = LogFile::new(dir.join("log"));
+    fs::write(dir.join("log-as"), serde_json::to_vec(&log).expect("JSON")).expect("a file");
+    let id = outlive_a_host(dir).await;
+    let monitor = pid_of(&record(dir, &id), "monitor");
+    // The times that it has been woken or interrupted: one that runs all the time has many more.
+    let switches = || {
+        let status = fs::read_to_string(format!("/proc/{monitor}/status")).expect("readable");
+        let of = |line: &str| {
+            line.split_once("_ctxt_switches:")
+                .and_then(|(_, n)| n.trim().parse::<u64>().ok())
+        };
+        status.lines().filter_map(of).sum::<u64>()
+    };
+    let asleep = || fs::read_to_string(format!("/proc/{monitor}/syscall")).is_ok_and(|call| call != "running\n");
+    // It waits with a limit once, and then without one.
+    let (mut before, mut same) = (switches(), 0);
+    for _ in 0..600 {
+        if same == 20 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = switches();
+        same = if now == before && asleep() { same + 1 } else { 0 };
+        before = now;
+    }
+    assert_eq!(
+        same, 20,
+        "it was awake in the middle of two seconds, again and again for a minute"
+    );
+    let executor = LinuxExecutor::open(dir.join("state")).expect("it opens");
+    executor.delete(&id, DeleteMode::Force).await.expect("deleted");
+}

@@ -33,7 +33,7 @@ use rustix::process::DumpableBehavior;
 
 use crate::plan::Program;
 use crate::plan::op::{Assembly, Fallback, Home, Op, Slot, Source};
-pub(crate) use monitor::{Duty, LogDuty, MONITOR_STEP, clone_first, monitor, takes_none};
+pub(crate) use monitor::{Duty, LogDuty, MONITOR_STEP, Pipes, SEATS, clone_first, monitor, takes_none};
 use report::{At, Call, Failure, Message};
 pub(crate) use waiting::hold;
 #[cfg(feature = "systemd")]

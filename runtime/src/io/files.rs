@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::{Drained, Io, OutputGuard, Stdio, Streams};
+use super::{Drained, Input, Io, OutputGuard, Stdio, Streams};
 use crate::host::io_error;
 use crate::logs::{Lines, LogWriter};
-use crate::{LogFile, OutputStream, Result};
+use crate::{Error, LogFile, OutputStream, Result};
 
 /// How much is read at once.
 const PIECE: usize = 16 * 1024;
@@ -37,9 +37,19 @@ impl Io {
     /// A thread of this program carries the output, or the monitor of a container that has one, so that it goes on when this program has ended. Whoever waits for the end of the
     /// container is told when the last of it is written.
     pub fn log(log: LogFile) -> Self {
+        Self::log_and_input(log, Input::None)
+    }
+
+    /// The same with input of those who are [attached](crate::Executor::attach). Only a monitor hands it on: other containers are refused.
+    pub fn log_with_input(log: LogFile) -> Self {
+        Self::log_and_input(log, Input::OfThoseAttached)
+    }
+
+    fn log_and_input(log: LogFile, input: Input) -> Self {
         let (guard, drained) = Drained::pair();
         Self::custom(Log {
             log,
+            input,
             guard,
             drained: Some(drained),
         })
@@ -111,12 +121,19 @@ impl Streams for PlainFile {
 #[derive(Debug)]
 struct Log {
     log: LogFile,
+    input: Input,
     guard: OutputGuard,
     drained: Option<Drained>,
 }
 
 impl Log {
     fn carrier(&self) -> Result<impl Fn(OutputStream, OwnedFd) -> Result<()>> {
+        if self.input == Input::OfThoseAttached {
+            return Err(Error::Unsupported {
+                field: "the request's io".into(),
+                reason: "input of those who are attached is handed on by a container's monitor; make it a detached container, or use Io::pipe or Io::pty".into(),
+            });
+        }
         let file = Arc::new(Mutex::new(LogWriter::open(&self.log)?));
         let guard = self.guard.clone();
         Ok(move |stream: OutputStream, from| {
@@ -147,8 +164,8 @@ impl Streams for Log {
         self.carrier()?(OutputStream::Stdout, master)
     }
 
-    fn log(&self) -> Option<&LogFile> {
-        Some(&self.log)
+    fn log(&self) -> Option<(LogFile, Input)> {
+        Some((self.log.clone(), self.input))
     }
 
     fn drained(&mut self) -> Option<Drained> {

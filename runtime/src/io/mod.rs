@@ -35,8 +35,9 @@ pub trait Streams: Debug + Send + 'static {
     /// Takes the master side of the container's terminal.
     fn console(self: Box<Self>, master: OwnedFd) -> Result<()>;
 
-    /// The log that this is, if it is nothing else. The output of a container that has a monitor goes to it without this program, and so without a call of the others here.
-    fn log(&self) -> Option<&LogFile> {
+    /// The log that this is, if it is nothing else, and what its input is. The streams of a container that has a monitor are then the monitor's, without this program, and so
+    /// without a call of the others here.
+    fn log(&self) -> Option<(LogFile, Input)> {
         None
     }
 
@@ -45,6 +46,17 @@ pub trait Streams: Debug + Send + 'static {
     fn drained(&mut self) -> Option<Drained> {
         None
     }
+}
+
+/// What the input of a container is whose output goes into a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Input {
+    /// None: it is at its end.
+    #[default]
+    None,
+    /// What those type who are [attached](crate::Executor::attach). It ends when one of them says so, not when they leave.
+    OfThoseAttached,
 }
 
 /// Where a container's streams go: one of ours, or the user's own.
@@ -61,7 +73,7 @@ impl Io {
     }
 
     /// The log that it is, if it is nothing else.
-    pub(crate) fn log_file(&self) -> Option<&LogFile> {
+    pub(crate) fn log_file(&self) -> Option<(LogFile, Input)> {
         self.0.log()
     }
 

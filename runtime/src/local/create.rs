@@ -3,20 +3,18 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use oci_spec::runtime::Spec;
-use rustix::fs::OFlags;
-use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::container::Container;
+use super::outlet::{Outlet, leave_streams};
 use super::process::Watched;
-use super::record::{Claim, ProcessName, Record, StateDir};
+use super::record::{Claim, ProcessName, Record, START_SOCKET, StateDir};
 use super::{Shared, hooks, start_socket};
 use crate::cgroup::{Cgroup, Limits, Unit};
 use crate::host::{Inputs, Meeting, Monitored, Order, Session, io_error, wait_and_reap};
-use crate::init::LogDuty;
 use crate::io::Streams;
 use crate::plan::op::Slot;
 use crate::plan::{PlanOptions, plan};
-use crate::{ContainerId, CreateRequest, Drained, Error, Io, Lifetime, LogFile, Reaper, Result, Stdio, resctrl};
+use crate::{ContainerId, CreateRequest, Drained, Error, Io, Lifetime, Reaper, Result, resctrl};
 
 /// A created container that nobody has been told of yet. Dropped, it is as if it had never been.
 #[derive(Debug)]
@@ -166,11 +164,11 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
     let (dir, cgroup) = made.parts();
     let (mut inputs, socket) = Inputs::open(&program, cgroup.location())?;
     inputs.put_descriptors(&program, descriptors)?;
-    inputs.put(Slot::START, start_socket::listen_in(dir.path())?)?;
+    inputs.put(Slot::START, start_socket::listen_in(dir.path(), START_SOCKET)?)?;
     let monitored = lifetime == Lifetime::Detached && reaper == Reaper::Executor;
-    let (outlet, drained) = match io.log_file().filter(|_| monitored).cloned() {
+    let (outlet, drained) = match io.log_file().filter(|_| monitored) {
         Some(log) => (
-            Outlet::Monitor(leave_streams(&log, program.terminal, &mut inputs)?),
+            Outlet::Monitor(leave_streams(&log, program.terminal, dir.path(), &mut inputs)?),
             None,
         ),
         None => {
@@ -309,43 +307,6 @@ pub(super) fn open_streams(io: Io, terminal: bool, inputs: &mut Inputs) -> Resul
     }
     inputs.put_streams(streams.open()?)?;
     Ok((None, drained))
-}
-
-/// Who takes the output of a container.
-enum Outlet<T> {
-    /// Streams of this program's, which may wait for a terminal.
-    Host(Option<Box<dyn Streams>>),
-    /// Its monitor.
-    Monitor(T),
-}
-
-impl Outlet<LogDuty> {
-    /// The monitor's part apart.
-    fn split(self) -> (Outlet<()>, Option<LogDuty>) {
-        match self {
-            Self::Host(streams) => (Outlet::Host(streams), None),
-            Self::Monitor(log) => (Outlet::Monitor(()), Some(log)),
-        }
-    }
-}
-
-/// Opens the streams of a process whose monitor writes its log.
-fn leave_streams(log: &LogFile, terminal: bool, inputs: &mut Inputs) -> Result<LogDuty> {
-    if terminal {
-        return LogDuty::open(log, [None, None]);
-    }
-    let pipe = || {
-        let (from, to) = pipe_with(PipeFlags::CLOEXEC)?;
-        let from = rustix::io::fcntl_dupfd_cloexec(&from, 3)?;
-        // Who reads from both of two waits for neither.
-        rustix::io::ioctl_fionbio(&from, true)?;
-        Ok::<_, rustix::io::Errno>((from, to))
-    };
-    let pipe = || pipe().map_err(io_error("make a pipe"));
-    let ((out, stdout), (err, stderr)) = (pipe()?, pipe()?);
-    let stdin = crate::io::null(OFlags::RDONLY)?;
-    inputs.put_streams(Stdio { stdin, stdout, stderr })?;
-    LogDuty::open(log, [Some(out), Some(err)])
 }
 
 /// Hands a terminal to the streams that wait for it.

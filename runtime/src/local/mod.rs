@@ -6,9 +6,11 @@ mod create;
 mod exec;
 mod figures;
 mod hooks;
+mod outlet;
 mod process;
 mod reactor;
 mod record;
+mod signal;
 mod start_socket;
 mod sweep;
 mod update;
@@ -22,24 +24,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use longshore_linux::{Errno, send_signal};
 use oci_spec::runtime::{LinuxResources, Spec};
 
 #[cfg(feature = "systemd")]
 use crate::cgroup::Driver;
 use crate::cgroup::Manager;
+use crate::executor::not_attachable;
 use crate::host::{Agent, Answer, Listener, Spawner, io_error, step_error};
 use crate::init::report::Message;
 use crate::plan::{HostFacts, PlanOptions, plan};
 use crate::seccomp::FilterCache;
 use crate::{
-    CheckpointRequest, ContainerId, CreateRequest, DeleteMode, Error, ExecRequest, Executor, ExitStatus, KillScope,
-    ProcessId, RestoreRequest, Result, State, Stats, Status,
+    Attachment, CheckpointRequest, ContainerId, CreateRequest, DeleteMode, Error, ExecRequest, Executor, ExitStatus,
+    KillScope, ProcessId, RestoreRequest, Result, State, Stats, Status,
 };
 use container::Container;
 use reactor::Reactor;
-use record::{ProcessName, StateDir};
+use record::{ATTACH_SOCKET, ProcessName, StateDir};
+use signal::{kill, kill_all, outlives_init};
 use start_socket::Started;
+pub(crate) use start_socket::open_dir as open_directory;
 #[cfg(feature = "fuzzing")]
 pub(crate) use {figures::devices, record::start_time};
 
@@ -323,6 +327,11 @@ impl Executor for LinuxExecutor {
         ended.ok_or_else(|| Error::NotFound(id.to_string()))
     }
 
+    async fn attach(&self, id: &ContainerId) -> Result<Attachment> {
+        let container = self.shared.find(id)?;
+        self.block(move |_| attach(&container)).await
+    }
+
     async fn delete(&self, id: &ContainerId, mode: DeleteMode) -> Result<()> {
         self.take_turn(id, move |shared, container| delete(shared, container, mode))
             .await
@@ -414,38 +423,12 @@ fn start_error(shared: &Shared, container: &Container, message: Message) -> Erro
     }
 }
 
-fn kill(container: &Container, signal: i32) -> Result<()> {
-    let gone = || wrong_status(container, "kill");
-    let pidfd = container.init.pidfd.as_ref().ok_or_else(gone)?;
-    match send_signal(pidfd, signal) {
-        Err(Errno::SRCH) => Err(gone()),
-        sent => sent.map_err(io_error(format!(
-            "send signal {signal} to container '{}'",
-            container.id
-        ))),
-    }
-}
-
-/// Whether there are processes, in groups that only the container has, that the end of init does not end.
-fn outlives_init(container: &Container) -> Result<bool> {
-    Ok(!container.has_own_pids() && !container.cgroup().is_none() && !container.cgroup().pids()?.is_empty())
-}
-
-/// To every process: by the cgroup, or, without one, by the PID namespace whose init takes all with it.
-fn kill_all(container: &Container, signal: i32) -> Result<()> {
-    if !container.cgroup().is_none() {
-        return match signal {
-            SIGKILL => container.cgroup().kill(),
-            _ => container.cgroup().signal_all(signal),
-        };
-    }
-    if signal == SIGKILL && container.has_own_pids() {
-        return kill(container, signal);
-    }
-    Err(crate::plan::paths::unsupported(
-        "linux.cgroupsPath",
-        "a signal to all processes of a container without a cgroup",
-    ))
+fn attach(container: &Container) -> Result<Attachment> {
+    let attached = Attachment::connect(container.dir.path(), ATTACH_SOCKET)?;
+    attached.ok_or_else(|| match container.status() {
+        Status::Stopped => wrong_status(container, "attach to"),
+        _ => not_attachable(&container.id),
+    })
 }
 
 fn delete(shared: &Shared, container: &Arc<Container>, mode: DeleteMode) -> Result<()> {

@@ -109,6 +109,8 @@ const CLAIM: &str = "claim.json";
 const EXIT: &str = "exit.json";
 /// The socket on which init waits for the start; it is there as long as init waits.
 pub(crate) const START_SOCKET: &str = "start.sock";
+/// The socket on which a monitor waits for those who want to be attached.
+pub(crate) const ATTACH_SOCKET: &str = "attach.sock";
 
 impl StateDir {
     pub(crate) fn new(root: &Path, id: &ContainerId) -> Self {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, fchmod, openat};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, send, socket_with,
@@ -17,11 +17,11 @@ use crate::init::report::{Message, receive};
 use crate::init::{GO, START};
 
 /// A socket's path is at most 108 bytes: the directory goes by its descriptor.
-fn address(dir: &OwnedFd) -> Result<SocketAddrUnix, Errno> {
-    SocketAddrUnix::new(format!("/proc/self/fd/{}/{START_SOCKET}", dir.as_raw_fd()))
+fn address(dir: &OwnedFd, name: &str) -> Result<SocketAddrUnix, Errno> {
+    SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()))
 }
 
-fn open_dir(dir: &Path) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_dir(dir: &Path) -> Result<OwnedFd, Errno> {
     openat(
         CWD,
         dir,
@@ -34,16 +34,18 @@ fn new_socket() -> Result<OwnedFd, Errno> {
     socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
 
-/// The listening end, for init.
-pub(super) fn listen_in(dir: &Path) -> Result<OwnedFd> {
+/// The listening end of a socket of this name, to which only this user connects.
+pub(super) fn listen_in(dir: &Path, name: &str) -> Result<OwnedFd> {
     let bound = (|| {
         let opened = open_dir(dir)?;
         let socket = new_socket()?;
-        bind(&socket, &address(&opened)?)?;
+        // What is made of it has its mode.
+        fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+        bind(&socket, &address(&opened, name)?)?;
         listen(&socket, 1)?;
         Ok::<_, Errno>(socket)
     })();
-    bound.map_err(io_error(format!("make the socket {}/{START_SOCKET}", dir.display())))
+    bound.map_err(io_error(format!("make the socket {}/{name}", dir.display())))
 }
 
 /// Whether an init process listens for its start. Its socket is no proof: whoever starts a container takes it away last, and may be
@@ -54,7 +56,7 @@ pub(super) fn is_awaited_in(dir: &Path) -> bool {
         // It must not wait for an init that is slow to accept: one that others ask as well has its queue full, and listens.
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        connect(&socket, &address(&opened)?)
+        connect(&socket, &address(&opened, START_SOCKET)?)
     })();
     !matches!(asked, Err(Errno::NOENT | Errno::CONNREFUSED))
 }
@@ -76,7 +78,7 @@ pub(super) fn signal_start(dir: &Path) -> Result<Option<OwnedFd>> {
         Err(Errno::NOENT) => return Ok(None),
         opened => opened.map_err(io_error(fail()))?,
     };
-    match connect(&socket, &address(&opened).map_err(io_error(fail()))?) {
+    match connect(&socket, &address(&opened, START_SOCKET).map_err(io_error(fail()))?) {
         Err(Errno::NOENT | Errno::CONNREFUSED) => return Ok(None),
         connected => connected.map_err(io_error(fail()))?,
     }

@@ -4,6 +4,7 @@
 //! keeps to the rules of this module for all of its life: it allocates nothing, takes no lock and does not unwind. What it works with is on its stack; the rest of the
 //! host's memory it lets go of as soon as init is cloned.
 
+mod audience;
 mod exit;
 mod recorder;
 
@@ -21,8 +22,9 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 
 use super::report::{Call, Failure, Message, receive};
-pub(crate) use recorder::LogDuty;
+pub(crate) use audience::SEATS;
 use recorder::Recorder;
+pub(crate) use recorder::{LogDuty, Pipes};
 
 use super::{EMPTY, GO, Slots, close_others, run, run_helper};
 use crate::plan::Program;
@@ -120,8 +122,8 @@ pub(crate) unsafe fn monitor(
         essentials,
         log,
     } = std::hint::black_box(unsafe { std::ptr::read(duty) });
-    let of_log = log.as_ref().map_or([None; 4], LogDuty::descriptors);
-    let [a, b, c, d] = of_log.map(|fd| fd.unwrap_or(EMPTY));
+    let of_log = log.as_ref().map_or([None; 6], LogDuty::descriptors);
+    let [a, b, c, d, e, f] = of_log.map(|fd| fd.unwrap_or(EMPTY));
     // SAFETY: the other descriptors are copies that nobody here uses; neither are the host's handlers.
     unsafe {
         reset_signal_handlers();
@@ -133,6 +135,8 @@ pub(crate) unsafe fn monitor(
             b,
             c,
             d,
+            e,
+            f,
         ]);
     }
     detach();
@@ -210,6 +214,11 @@ struct Seen {
     host: bool,
     child: bool,
     streams: [bool; 2],
+    /// Somebody who wants to be attached.
+    door: bool,
+    /// Room for input.
+    input: bool,
+    readers: [bool; SEATS],
 }
 
 impl Watch {
@@ -227,9 +236,7 @@ impl Watch {
             }
             let seen = self.wait(recorder.as_ref());
             if let Some(recorder) = &mut recorder {
-                for (stream, _) in seen.streams.iter().enumerate().filter(|(_, seen)| **seen) {
-                    recorder.bring(stream);
-                }
+                recorder.look(&seen);
             }
             if seen.child
                 && let Some(child) = &self.child
@@ -245,17 +252,28 @@ impl Watch {
 
     /// Waits until there is something to look at.
     fn wait(&mut self, recorder: Option<&Recorder>) -> Seen {
+        let incoming = |fd| (fd, PollFlags::IN);
         let control = Some(self.control.as_fd()).filter(|_| !self.settled);
         let child = self.child.as_ref().map(AsFd::as_fd).filter(|_| self.ended.is_none());
         let [out, err] = recorder.map_or([None; 2], Recorder::sources);
-        let watched = [control, child, out, err];
-        // What is not watched stands for nothing.
-        let mut polled = watched.map(|fd| match fd {
-            Some(fd) => PollFd::from_borrowed_fd(fd, PollFlags::IN),
-            None => PollFd::from_borrowed_fd(self.directory.as_fd(), PollFlags::empty()),
-        });
+        let [door, input] = recorder.map_or([None; 2], |recorder| recorder.audience.doors());
+        let readers = recorder.map_or([None; SEATS], |recorder| recorder.audience.seats());
+        let first = [control, child, out, err].map(|fd| fd.map(incoming));
+        let all = first.into_iter().chain([door, input]).chain(readers);
+        // Only what there is is looked at: the kernel has something to say of every descriptor that it is asked about.
+        let mut polled: [_; 6 + SEATS] = std::array::from_fn(|_| PollFd::new(&self.directory, PollFlags::empty()));
+        let mut places = [usize::MAX; 6 + SEATS];
+        let mut count = 0;
+        for (place, (fd, flags)) in all.enumerate().filter_map(|(place, fd)| Some((place, fd?))) {
+            if let (Some(to), Some(number)) = (polled.get_mut(count), places.get_mut(place)) {
+                *to = PollFd::from_borrowed_fd(fd, flags);
+                *number = count;
+                count += 1;
+            }
+        }
+        let polled = polled.get_mut(..count).unwrap_or_default();
         let timeout = Some(&PATIENCE).filter(|_| !self.idle);
-        let polled_now = poll(&mut polled, timeout);
+        let polled_now = poll(polled, timeout);
         self.idle = polled_now == Ok(0);
         if self.idle
             && let Some(essentials) = &self.essentials
@@ -266,14 +284,17 @@ impl Watch {
         if !matches!(polled_now, Ok(1..)) {
             return Seen::default();
         }
-        let [host, child, out, err] = [0, 1, 2, 3].map(|i: usize| {
-            let seen = polled.get(i).is_some_and(|fd| !fd.revents().is_empty());
-            seen && watched.get(i).is_some_and(Option::is_some)
-        });
+        let seen = |place: usize| {
+            let number = places.get(place).and_then(|number| polled.get(*number));
+            number.is_some_and(|fd| !fd.revents().is_empty())
+        };
         Seen {
-            host,
-            child,
-            streams: [out, err],
+            host: seen(0),
+            child: seen(1),
+            streams: [seen(2), seen(3)],
+            door: seen(4),
+            input: seen(5),
+            readers: std::array::from_fn(|i| seen(6 + i)),
         }
     }
 

@@ -3,6 +3,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use longshore_linux::realtime;
 use rustix::io::Errno;
 
+use super::Seen;
+use super::audience::Audience;
 use crate::OutputStream;
 use crate::logs::{LogWriter, Pieces, Rotating};
 use crate::{LogFile, LogFormat, Result};
@@ -19,23 +21,38 @@ pub(crate) struct LogDuty {
     format: LogFormat,
     /// The ends of the pipes, 3 or higher. There are none for a terminal, which comes later.
     from: [Option<OwnedFd>; 2],
+    /// The other end of the input's pipe, if somebody may type.
+    input: Option<OwnedFd>,
+    /// Where those come who want to be attached.
+    listener: OwnedFd,
+}
+
+/// The ends of a container's pipes that are its monitor's, 3 or higher; none where it has a terminal.
+#[derive(Debug, Default)]
+pub(crate) struct Pipes {
+    pub(crate) input: Option<OwnedFd>,
+    pub(crate) output: [Option<OwnedFd>; 2],
 }
 
 impl LogDuty {
-    /// Opens the log.
-    pub(crate) fn open(log: &LogFile, from: [Option<OwnedFd>; 2]) -> Result<Self> {
+    /// Opens the log. The listener is 3 or higher.
+    pub(crate) fn open(log: &LogFile, pipes: Pipes, listener: OwnedFd) -> Result<Self> {
         Ok(Self {
             file: Rotating::open(log)?,
             format: log.form(),
-            from,
+            from: pipes.output,
+            input: pipes.input,
+            listener,
         })
     }
 
     /// The descriptors that it needs.
-    pub(super) fn descriptors(&self) -> [Option<RawFd>; 4] {
+    pub(super) fn descriptors(&self) -> [Option<RawFd>; 6] {
         let [directory, file] = self.file.descriptors();
-        let [out, err] = self.from.each_ref().map(|fd| fd.as_ref().map(AsRawFd::as_raw_fd));
-        [Some(directory), Some(file), out, err]
+        let number = |fd: &Option<OwnedFd>| fd.as_ref().map(AsRawFd::as_raw_fd);
+        let [out, err] = self.from.each_ref().map(number);
+        let listener = Some(self.listener.as_raw_fd());
+        [Some(directory), Some(file), out, err, number(&self.input), listener]
     }
 }
 
@@ -53,6 +70,7 @@ struct Source {
 pub(super) struct Recorder {
     writer: LogWriter,
     sources: [Source; 2],
+    pub(super) audience: Audience,
 }
 
 /// What came of a look at a stream.
@@ -64,7 +82,13 @@ enum Brought {
 
 impl Recorder {
     pub(super) fn new(duty: LogDuty) -> Self {
-        let LogDuty { file, format, from } = duty;
+        let LogDuty {
+            file,
+            format,
+            from,
+            input,
+            listener,
+        } = duty;
         let [out, err] = from;
         let source = |stream, from| Source {
             stream,
@@ -74,13 +98,19 @@ impl Recorder {
         Self {
             writer: LogWriter::new(file, format),
             sources: [source(OutputStream::Stdout, out), source(OutputStream::Stderr, err)],
+            audience: Audience::new(listener, input),
         }
     }
 
     /// The master side of the container's terminal.
     pub(super) fn take_terminal(&mut self, master: OwnedFd) {
         let [out, _] = &mut self.sources;
-        out.from = rustix::io::ioctl_fionbio(&master, true).ok().map(|()| master);
+        if rustix::io::ioctl_fionbio(&master, true).is_ok() {
+            if let Ok(copy) = rustix::io::fcntl_dupfd_cloexec(&master, 3) {
+                self.audience.take_terminal(copy);
+            }
+            out.from = Some(master);
+        }
     }
 
     /// What is to be looked at when it has something, in order.
@@ -90,10 +120,20 @@ impl Recorder {
             .map(|source| source.from.as_ref().map(AsFd::as_fd))
     }
 
-    /// Brings what one of the streams has now.
-    pub(super) fn bring(&mut self, index: usize) {
-        if let Some(source) = self.sources.get_mut(index) {
-            source.bring(&mut self.writer);
+    /// Does what there is to do.
+    pub(super) fn look(&mut self, seen: &Seen) {
+        // Whoever comes before output is read is shown it.
+        if seen.door {
+            self.audience.admit();
+        }
+        for (source, _) in self.sources.iter_mut().zip(seen.streams).filter(|(_, seen)| *seen) {
+            source.bring(&mut self.writer, &mut self.audience);
+        }
+        if seen.input {
+            self.audience.pass_on();
+        }
+        for (reader, _) in seen.readers.iter().enumerate().filter(|(_, seen)| **seen) {
+            self.audience.attend(reader);
         }
     }
 
@@ -101,7 +141,7 @@ impl Recorder {
     pub(super) fn finish(&mut self) {
         for source in &mut self.sources {
             let mut left = LAST;
-            while let Brought::Bytes(length) = source.bring(&mut self.writer) {
+            while let Brought::Bytes(length) = source.bring(&mut self.writer, &mut self.audience) {
                 left = left.saturating_sub(length);
                 if left == 0 {
                     break;
@@ -109,11 +149,12 @@ impl Recorder {
             }
             source.end(&mut self.writer);
         }
+        self.audience.finish();
     }
 }
 
 impl Source {
-    fn bring(&mut self, writer: &mut LogWriter) -> Brought {
+    fn bring(&mut self, writer: &mut LogWriter, audience: &mut Audience) -> Brought {
         let Some(from) = &self.from else {
             return Brought::Nothing;
         };
@@ -128,10 +169,12 @@ impl Source {
             Ok(length) => {
                 let (stream, at) = (self.stream, realtime());
                 // What does not fit on the medium is lost: the container does not wait for it.
-                self.pieces.take(buffer.get(..length).unwrap_or_default(), |piece| {
+                let bytes = buffer.get(..length).unwrap_or_default();
+                self.pieces.take(bytes, |piece| {
                     let _ = writer.put(stream, at, piece);
                 });
                 let _ = writer.flush();
+                audience.show(stream, bytes);
                 Brought::Bytes(length)
             }
         }
