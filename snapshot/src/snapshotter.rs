@@ -135,7 +135,7 @@ pub trait Snapshotter: Debug + Send + Sync + 'static {
         self.commit(key, name, labels).await
     }
 
-    /// Removes a snapshot.
+    /// Removes a snapshot. It is gone when this returns; its files may go in the background, and [`cleanup`](Self::cleanup) waits for that.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound), [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) while it is a parent.
@@ -150,6 +150,6 @@ pub trait Snapshotter: Debug + Send + Sync + 'static {
     /// All snapshots, ordered by key.
     async fn walk(&self) -> Result<Vec<Info>>;
 
-    /// Removes files that belong to no snapshot, left by an interruption.
+    /// Removes files that belong to no snapshot, left by an interruption, and waits for those of removed snapshots to be gone.
     async fn cleanup(&self) -> Result<()>;
 }

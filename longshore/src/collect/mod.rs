@@ -78,6 +78,7 @@ impl Engine {
     /// As [`collect`](Self::collect).
     pub async fn collect_with(&self, options: CollectOptions) -> Result<Report> {
         let (collector, metrics) = (self.collector(), self.senses.metrics.clone());
+        let snapshotter = self.snapshotter.clone();
         let work = async move {
             let begun = Instant::now();
             let outcome = collector.collect(&options).await;
@@ -94,6 +95,15 @@ impl Engine {
                     took: begun.elapsed(),
                     longest_pause: report.map_or(Duration::ZERO, |report| report.longest_fence),
                 });
+            }
+            let is_snapshot = |resource: &Resource| matches!(resource, Resource::Snapshot { .. });
+            if let Ok(report) = &outcome
+                && options.mode == Mode::Remove
+                && report.removed.iter().any(|freed| is_snapshot(&freed.resource))
+                && let Err(error) = snapshotter.cleanup().await
+            {
+                // Their files go in the background; what is told as freed is to be free.
+                tracing::warn!(%error, "files of removed snapshots are left for the next collection or open");
             }
             outcome
         };

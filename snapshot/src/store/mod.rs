@@ -1,6 +1,7 @@
 //! What our local snapshotters share: which snapshots there are and where their directories are.
 
 mod log;
+mod remover;
 mod short;
 mod state;
 
@@ -18,6 +19,7 @@ use rustix::fs::{FlockOperation, Mode};
 use rustix::io::Errno;
 
 use self::log::{Log, Record, io};
+use self::remover::Remover;
 use self::state::State;
 use crate::remove::remove_all;
 use crate::{Error, Info, Kind, Labels, Result, Usage, at};
@@ -33,11 +35,13 @@ pub(crate) use self::log::Entry;
 /// l/<id>           short names of some of them, the number in letters: symbolic links
 /// ```
 ///
-/// A directory is made before its record is written, and removed after it; what has no record is removed at the next open.
+/// A directory is made before its record is written, and loses its name, to `<id>.gone`, after it is dropped; what has no record is removed at the next open.
 #[derive(Debug)]
 pub(crate) struct Store {
     root: PathBuf,
     dirs: OwnedFd,
+    /// Before the lock, which is let go of after the last directory is gone.
+    remover: Remover,
     /// Taken before `state` by whoever changes something.
     log: Mutex<Log>,
     state: Mutex<State>,
@@ -66,11 +70,14 @@ impl Store {
         let lock = lock(&root)?;
         let dirs =
             rustix::fs::open(&dirs_path, at::DIRECTORY, Mode::empty()).map_err(at::failed("opening", &dirs_path))?;
+        let another = dirs.try_clone().map_err(io("opening", &dirs_path))?;
+        let remover = Remover::new(another, dirs_path);
         let (log, records) = Log::open(root.join("snapshots.log"))?;
         log::sync_parent(&root.join("snapshots.log"))?;
         let store = Self {
             root,
             dirs,
+            remover,
             log: Mutex::new(log),
             state: Mutex::new(State::replay(records)),
             idle: Condvar::new(),
@@ -226,13 +233,16 @@ impl Store {
         }
     }
 
-    /// Removes a snapshot's directory. It loses its name first, so that it is never found half emptied.
+    /// Has a snapshot's directory removed. It loses its name at once, so that it is never found half emptied.
     pub(crate) fn remove_dir(&self, id: u64) -> Result<()> {
         let (name, gone) = (id.to_string(), format!("{id}.gone"));
         let path = self.path(id, "");
         self.remove_short_name(id);
         match rustix::fs::renameat(&self.dirs, &name, &self.dirs, &gone) {
-            Ok(()) => remove_all(&self.dirs, gone.as_bytes()).map_err(at::failed("removing", path)),
+            Ok(()) => {
+                self.remover.remove(gone);
+                Ok(())
+            }
             Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(at::failed("removing", path)(errno)),
         }
@@ -240,6 +250,7 @@ impl Store {
 
     /// Removes directories that belong to no snapshot.
     pub(crate) fn cleanup(&self) -> Result<()> {
+        self.remover.wait();
         let path = self.root.join("snapshots");
         // First the list: what is made after it is not in it.
         let names = at::list(&self.dirs).map_err(at::failed("reading", &path))?;
