@@ -93,6 +93,8 @@ fn v1_gets_a_reset_and_the_exceptions() {
     );
     assert!(writes.contains(&("devices.allow", "b 8:* r".to_owned())), "{writes:?}");
     assert!(writes.contains(&("devices.allow", "c *:* m".to_owned())), "{writes:?}");
+    // In the listed order, and before those of every container.
+    assert_eq!((writes[1].1.as_str(), writes[2].1.as_str()), ("c 10:200 r", "b 8:* r"));
 
     let all = compile(json!([{ "allow": true }]))
         .expect("valid")

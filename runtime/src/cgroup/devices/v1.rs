@@ -1,34 +1,36 @@
-use std::collections::BTreeMap;
-
 use super::{ALL, Devices, Kind, MAKE, READ, Rule, WRITE};
 use crate::{Error, Result};
 
 type Key = (Kind, Option<u32>, Option<u32>);
 
-/// A default and the exceptions from it: all that the v1 controller knows.
+/// A default and the exceptions from it: all that the v1 controller knows. They are in the order in which they were first spoken of, as the kernel lists
+/// them: the spec's before those that every container has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct V1State {
     allow: bool,
-    exceptions: BTreeMap<Key, u32>,
+    exceptions: Vec<(Key, u32)>,
 }
 
 impl V1State {
     pub(super) fn of(devices: &Devices) -> Result<Self> {
         let mut state = Self {
             allow: devices.otherwise,
-            exceptions: BTreeMap::new(),
+            exceptions: Vec::new(),
         };
         for rule in &devices.rules {
             state.add(rule)?;
         }
-        state.exceptions.retain(|_, access| *access != 0);
+        state.exceptions.retain(|(_, access)| *access != 0);
         Ok(state)
     }
 
     fn add(&mut self, rule: &Rule) -> Result<()> {
         let key = (rule.kind, rule.major, rule.minor);
         if rule.allow != self.allow {
-            *self.exceptions.entry(key).or_default() |= rule.access;
+            match self.exceptions.iter_mut().find(|(other, _)| *other == key) {
+                Some((_, access)) => *access |= rule.access,
+                None => self.exceptions.push((key, rule.access)),
+            }
             return Ok(());
         }
         for (other, access) in &mut self.exceptions {
@@ -55,9 +57,13 @@ impl V1State {
         let Some(present) = present.filter(|_| !self.allow) else {
             return self.writes();
         };
-        let present: BTreeMap<Key, u32> = present.into_iter().collect();
-        let differences = |a: &BTreeMap<Key, u32>, b: &BTreeMap<Key, u32>, file: &'static str| {
-            let missing = |(key, access): (&Key, &u32)| (*key, access & !b.get(key).unwrap_or(&0));
+        let differences = |a: &[(Key, u32)], b: &[(Key, u32)], file: &'static str| {
+            let in_b = |key: &Key| {
+                b.iter()
+                    .find(|(other, _)| other == key)
+                    .map_or(0, |(_, access)| *access)
+            };
+            let missing = |(key, access): &(Key, u32)| (*key, access & !in_b(key));
             let lines = a.iter().map(missing).filter(|(_, access)| *access != 0);
             lines
                 .map(|(key, access)| (file, line(&key, access)))
