@@ -51,7 +51,7 @@ async fn each_kind_runs_in_its_turn_with_the_state_on_its_stdin() {
     place.executor.wait(&id, &ProcessId::Init).await.expect("it ends");
     place.executor.delete(&id, DeleteMode::Stopped).await.expect("deleted");
     let expected = format!(
-        "prestart \"pid\":{pid}\"status\":\"creating\"\n\
+        "prestart \"pid\":{pid}\"status\":\"created\"\n\
          createRuntime \"pid\":{pid}\"status\":\"creating\"\n\
          createContainer \"pid\":1\"status\":\"creating\"\n\
          poststart \"pid\":{pid}\"status\":\"running\"\n\

@@ -47,7 +47,9 @@ pub(super) fn run_create(inside: Inside<'_>) -> Result<()> {
         return Ok(());
     };
     let state = Container::oci_state(record, Status::Creating);
-    run_each("prestart", prestart(hooks), |hook, _| run_here(hook, record, &state))?;
+    // These are older than the status `creating`, and told of a container that is created (as with crun).
+    let older = Container::oci_state(record, Status::Created);
+    run_each("prestart", prestart(hooks), |hook, _| run_here(hook, record, &older))?;
     run_each("createRuntime", hooks.create_runtime(), |hook, _| {
         run_here(hook, record, &state)
     })?;
