@@ -157,3 +157,25 @@ async fn strangers_agree_on_one_snapshot() {
         );
     }
 }
+
+/// What unpacking counted is kept with the snapshots; where there is nothing to look through any more, only that can be told.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_layers_take_is_known_without_looking() {
+    let root = tempfile::tempdir().expect("a directory");
+    let layers = layers();
+    let (manifest, config) = image(&layers);
+    let store = Arc::new(store_of(&layers).await);
+    for snapshotter in snapshotters(&root).await {
+        let name = snapshotter.name().to_owned();
+        let unpacker = Unpacker::with_options(store.clone(), snapshotter.clone(), options());
+        unpacker.unpack(&manifest, &config).await.expect("unpacked");
+        std::fs::remove_dir_all(root.path().join(&name).join("snapshots")).expect("their files");
+        for info in snapshotter.walk().await.expect("snapshots") {
+            // A copy of its parent is only counted when somebody asks.
+            if name == "overlay" || info.parent.is_none() {
+                let usage = snapshotter.usage(&info.key).await.expect("usage");
+                assert!(usage.inodes > 2, "{name}: {usage:?} of {}", info.key);
+            }
+        }
+    }
+}
