@@ -300,7 +300,7 @@ impl Conversion<'_> {
 
     /// Writes a layer anew; its digest and size.
     async fn compress(&self, blob: Arc<dyn Blob>, diff_id: &Digest, wanted: Compression) -> Result<(Digest, u64)> {
-        let reference = format!("convert-{}-{}", std::process::id(), unique());
+        let reference = format!("convert-{}", unique());
         let (send, receive) = pieces::channel();
         let expected = diff_id.clone();
         let making = blocking(move || recompress(&blob, &expected, wanted, Pieces::new(send)));
@@ -319,7 +319,7 @@ impl Conversion<'_> {
         let (digest, size) = (sha256(&bytes), bytes.len() as u64);
         let resource = Resource::Content(digest.to_string());
         self.holder.hold(&[resource]).await.at(self.doing)?;
-        let reference = format!("convert-{}-{}", std::process::id(), unique());
+        let reference = format!("convert-{}", unique());
         let expected = Expected {
             digest: Some(digest.clone()),
             size: Some(size),

@@ -353,7 +353,7 @@ pub(crate) struct Holder {
 impl Holder {
     /// `what` makes something that is not held otherwise.
     pub(crate) async fn new(engine: &Engine, what: &str) -> longshore_metadata::Result<Self> {
-        let id = format!("{what}-{}-{}", std::process::id(), unique());
+        let id = format!("{what}-{}", unique());
         let expires = SystemTime::now() + PULL_LEASE;
         engine
             .metadata
@@ -404,9 +404,16 @@ impl Keeper for Holder {
     }
 }
 
-/// A number that this process gives out once.
-pub(crate) fn unique() -> u64 {
+/// A word that nobody else was given: neither by this process nor by one that had its number before, whose leases and partial ingests may still be there.
+pub(crate) fn unique() -> String {
+    use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
+    static BEGUN: OnceLock<u128> = OnceLock::new();
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
+    let begun = BEGUN.get_or_init(|| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        now.map_or(0, |now| now.as_nanos())
+    });
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{}-{begun:x}-{number}", std::process::id())
 }

@@ -81,7 +81,8 @@ impl Engine {
     }
 }
 
-fn list(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+/// The files in a directory, which may be missing.
+pub(crate) fn list(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
     match std::fs::read_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         entries => entries?.map(|entry| Ok(entry?.path())).collect(),

@@ -17,6 +17,7 @@ impl Engine {
         // One that was killed in the middle keeps nobody waiting.
         self.collector().lift().await.at("ending an interrupted collection")?;
         self.recover_half_made().await?;
+        self.recover_paused().await?;
         for namespace in self.metadata.namespaces().await.at("listing namespaces")? {
             let engine = Self {
                 namespace: namespace.clone(),

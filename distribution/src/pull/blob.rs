@@ -20,7 +20,9 @@ const MAX_CUTS: u32 = 100;
 /// The wait before the first resumption that follows one without new bytes; it doubles.
 const RESUME_WAIT: Duration = Duration::from_millis(100);
 /// How often another writer of the blob may get in the way before we give up.
-const MAX_CLAIMS: u32 = 12;
+const MAX_CLAIMS: u32 = 32;
+/// How many times its writer, who may be just beginning, is looked for before we take it for another process's.
+const PATIENT_CLAIMS: u32 = 16;
 
 /// What the transfer of every blob of one pull shares.
 #[derive(Debug)]
@@ -85,7 +87,7 @@ impl Transfer {
                         self.emit(ProgressEvent::Waiting { blob });
                         return Ok(Claim::Theirs(theirs));
                     }
-                    // Its writer is just going, or is another process.
+                    // Its writer is just coming or going, or is another process.
                     Err(error) if is_gone(error.kind()) => tokio::time::sleep(RESUME_WAIT / 4).await,
                     Err(error) => return Err(self.store_error(kind, digest, error)),
                 },
@@ -319,11 +321,11 @@ pub(super) fn expected(blob: &Descriptor) -> Expected {
 }
 
 /// The name that every puller gives to the ingest of a blob, so that what one left the next resumes. Another process
-/// may hold it and can't be followed: then every second attempt is for a name of our own choice.
+/// may hold it and can't be followed: then, after a while, every second attempt is for a name of our own choice.
 fn ingest_name(kind: &str, digest: &Digest, attempt: u32) -> String {
     match attempt {
-        n if n % 2 == 0 => format!("{kind}-{digest}"),
-        n => format!("{kind}-{digest}.{}", n.div_ceil(2)),
+        n if n < PATIENT_CLAIMS || n % 2 == 0 => format!("{kind}-{digest}"),
+        n => format!("{kind}-{digest}.{}", (n - PATIENT_CLAIMS).div_ceil(2)),
     }
 }
 

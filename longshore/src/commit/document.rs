@@ -22,6 +22,7 @@ pub(super) fn config(
     base: &[u8],
     layer: &Layer,
     story: &Story<'_>,
+    process: Option<Map<String, Value>>,
     instructions: &[Instruction],
 ) -> Result<Vec<u8>, String> {
     let mut config: Map<String, Value> = serde_json::from_slice(base).map_err(|error| error.to_string())?;
@@ -59,6 +60,10 @@ pub(super) fn config(
         *inner = json!({});
     }
     let inner = inner.as_object_mut().ok_or("its config is no object")?;
+    if let Some(process) = process {
+        inner.remove("Entrypoint");
+        inner.extend(process);
+    }
     for instruction in instructions {
         instruction.apply(inner)?;
     }
@@ -161,7 +166,7 @@ mod tests {
             container: "box",
         };
         let instructions = ["CMD [\"top\"]".parse().expect("an instruction")];
-        let made = config(base, &layer, &story, &instructions).expect("a config");
+        let made = config(base, &layer, &story, None, &instructions).expect("a config");
         let made: Value = serde_json::from_slice(&made).expect("json");
         let mut expected: Value = serde_json::from_slice(base).expect("json");
         expected.as_object_mut().expect("an object").remove("container");
@@ -172,7 +177,7 @@ mod tests {
         expected["history"] = json!([{"created_by": "first"},
             {"created": "1970-01-01T00:00:00Z", "created_by": "longshore commit box", "author": "me"}]);
         assert_eq!(made, expected);
-        assert!(config(b"{}", &layer, &story, &[]).is_err());
+        assert!(config(b"{}", &layer, &story, None, &[]).is_err());
     }
 
     #[test]

@@ -23,7 +23,7 @@ impl CommitBuilder {
     pub(super) async fn write_layer(&self, holder: &Holder) -> Result<Layer> {
         let engine = &self.container.engine;
         let content = engine.content();
-        let reference = format!("commit-{}-{}", std::process::id(), unique());
+        let reference = format!("commit-{}", unique());
         let (send, receive) = pieces::channel();
         let (made, stored) = tokio::join!(self.diff(send), pieces::store(&*content, &reference, receive, holder));
         if made.is_err() || stored.is_err() {

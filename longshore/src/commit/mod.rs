@@ -3,6 +3,8 @@
 mod document;
 mod instruction;
 mod layer;
+mod pause;
+mod process;
 
 use std::future::IntoFuture;
 use std::time::SystemTime;
@@ -41,6 +43,16 @@ struct Options {
     compression: Compression,
     instructions: Vec<Instruction>,
     pause: bool,
+    process: Process,
+}
+
+/// What the image runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Process {
+    /// As the base's config says.
+    Base,
+    /// What the container was made to run.
+    Container,
 }
 
 impl CommitBuilder {
@@ -59,6 +71,13 @@ impl CommitBuilder {
     /// One change to its config, as an instruction of a Dockerfile: `"CMD [\"/bin/sh\"]".parse()?`.
     pub fn instruction(mut self, instruction: Instruction) -> Self {
         self.options.instructions.push(instruction);
+        self
+    }
+
+    /// Makes the image run what the container runs: its arguments, environment, working directory and user, instead of those of the base's config. Instructions count
+    /// after that.
+    pub fn with_process(mut self) -> Self {
+        self.options.process = Process::Container;
         self
     }
 
@@ -111,8 +130,8 @@ impl Container {
 
     /// Makes an image of it: the image that it was made from, with what it changed as one more layer, under a name that may be one that is taken.
     ///
-    /// A running container is paused meanwhile. The image is here and unpacked then, as after a pull; it is of its base's format (OCI's or Docker's) and
-    /// keeps all of the base's config. When the future is dropped the work goes on to its end.
+    /// A running container is paused meanwhile; when the program is killed in that time, it runs on when an engine is opened again. The image is here and unpacked then, as after a pull; it is of its base's format (OCI's or Docker's) and
+    /// keeps all of the base's config, also what it says of the process ([`CommitBuilder::with_process`] takes the container's). When the future is dropped the work goes on to its end.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) when the container or the image that it was made from is not here, [`Invalid`](crate::ErrorKind::Invalid) for the
@@ -140,6 +159,7 @@ impl Container {
                 compression: Compression::Gzip,
                 instructions: Vec::new(),
                 pause: true,
+                process: Process::Base,
             },
         }
     }
@@ -203,7 +223,12 @@ impl CommitBuilder {
             what: format!("the config of image {}", base.name()),
             reason,
         };
-        let config = document::config(&config, &layer, &story, &self.options.instructions).map_err(invalid)?;
+        let process = match self.options.process {
+            Process::Container => Some(process::of(&self.container, doing).await?),
+            Process::Base => None,
+        };
+        let instructions = &self.options.instructions;
+        let config = document::config(&config, &layer, &story, process, instructions).map_err(invalid)?;
         let manifest = document::manifest(base.manifest(), &layer, &config);
         for document in [&config, &manifest] {
             self.store(document, holder, doing).await?;
@@ -235,7 +260,7 @@ impl CommitBuilder {
     async fn store(&self, document: &[u8], holder: &Holder, doing: &str) -> Result<()> {
         let digest = sha256(document);
         holder.hold(&[Resource::Content(digest.to_string())]).await.at(doing)?;
-        let reference = format!("commit-{}-{}", std::process::id(), unique());
+        let reference = format!("commit-{}", unique());
         let expected = Expected {
             digest: Some(digest),
             size: Some(document.len() as u64),
@@ -256,9 +281,13 @@ impl CommitBuilder {
         if !runs || !self.options.pause {
             return work.await;
         }
+        let note = pause::note(container).await?;
         container.pause().await?;
         let outcome = work.await;
         let resumed = container.resume().await;
+        if resumed.is_ok() {
+            pause::forget(note).await;
+        }
         let outcome = outcome?;
         resumed.map(|()| outcome)
     }

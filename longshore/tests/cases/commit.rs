@@ -144,3 +144,68 @@ async fn the_same_changes_make_the_same_image() {
     let error = container.changes().await.expect_err("no container");
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_container_runs_is_kept_only_if_asked() {
+    let Some(crate::support::Site {
+        folder: _folder,
+        engine,
+        image,
+    }) = crate::support::Site::open().await
+    else {
+        return;
+    };
+    let container = changed(&engine, &image, "c").await;
+    let usual = container.commit("example.localhost/usual").await.expect("committed");
+    assert_eq!(
+        usual.config().config(),
+        image.config().config(),
+        "the base's config is kept"
+    );
+    let asked = container.commit("example.localhost/asked").with_process();
+    let asked = asked
+        .instruction("ENV MODE=made".parse().expect("an instruction"))
+        .await;
+    let asked = asked.expect("committed");
+    let config = asked.config().config().as_ref().expect("a config");
+    let command = config.cmd().as_ref().expect("a command");
+    assert_eq!(command[..2], ["/bin/sh", "-c"]);
+    assert!(command[2].ends_with("exec sleep 60"), "{command:?}");
+    assert_eq!(config.user().as_deref(), Some("0:0"));
+    assert!(
+        config
+            .env()
+            .as_ref()
+            .expect("variables")
+            .contains(&"MODE=made".to_owned())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_paused_when_the_program_was_killed_runs_on() {
+    let Some(crate::support::Site { folder, engine, image }) = crate::support::Site::open().await else {
+        return;
+    };
+    let sleeps = |id: &str| {
+        let builder = engine.container(id).image(&image).args(["/bin/sleep", "60"]);
+        builder.lifetime(longshore::Lifetime::Detached).io(Io::null())
+    };
+    for id in ["by-commit", "by-hand"] {
+        let container = sleeps(id).create().await.expect("created");
+        container.start().await.expect("started");
+        container.pause().await.expect("paused");
+    }
+    // What a commit notes before it pauses a container, and takes away after.
+    let notes = folder.path().join("pausing");
+    std::fs::create_dir_all(&notes).expect("a folder");
+    std::fs::write(notes.join("default+by-commit"), "").expect("a note");
+    std::fs::write(notes.join("default+gone"), "").expect("a note");
+    drop(engine);
+    let engine = Engine::open(folder.path()).await.expect("an engine");
+    assert_eq!(std::fs::read_dir(&notes).expect("a folder").count(), 0);
+    for (id, status) in [("by-commit", Status::Running), ("by-hand", Status::Paused)] {
+        let container = engine.find_container(id).await.expect("it is here");
+        assert_eq!(container.state().await.expect("a state").status, status, "{id}");
+        container.delete(DeleteMode::Force).await.expect("deleted");
+    }
+}

@@ -344,6 +344,9 @@ pub(crate) struct Commit {
     /// Change its config, as a Dockerfile would: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR
     #[arg(short, long, value_name = "INSTRUCTION")]
     pub(crate) change: Vec<String>,
+    /// Make it run what the container runs: command, environment, working directory, user [default: what its image runs]
+    #[arg(long)]
+    pub(crate) with_process: bool,
     /// Pause the container meanwhile
     #[arg(short, long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true,
         default_missing_value = "true", action = clap::ArgAction::Set)]

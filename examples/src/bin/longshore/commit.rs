@@ -24,6 +24,9 @@ pub(crate) async fn commit(site: &Site, told: Commit) -> Result<u8> {
     if let Some(message) = told.message {
         builder = builder.comment(message);
     }
+    if told.with_process {
+        builder = builder.with_process();
+    }
     if !told.pause {
         builder = builder.without_pause();
     }
