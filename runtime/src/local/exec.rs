@@ -2,6 +2,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use longshore_linux::{Namespaces, send_signal};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::Shared;
 use super::container::Container;
@@ -44,11 +46,30 @@ impl Drop for PendingExec {
 
 /// Runs another process in a container. Blocks.
 pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecRequest) -> Result<PendingExec> {
-    // One that ends meanwhile can't be entered, whichever step it is that notices.
-    make(shared, container, request).map_err(|error| match (error.kind(), container.status()) {
-        (ErrorKind::Start | ErrorKind::Io, Status::Stopped) => super::wrong_status(container, "exec in"),
-        _ => error,
+    make(shared, container, request).map_err(|error| {
+        // One that ends meanwhile can't be entered, whichever step it is that notices.
+        if no_such_process(&error) {
+            wait_for_the_end(container);
+        }
+        match (error.kind(), container.status()) {
+            (ErrorKind::Start | ErrorKind::Io, Status::Stopped) => super::wrong_status(container, "exec in"),
+            _ => error,
+        }
     })
+}
+
+fn no_such_process(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|cause| cause.raw_os_error() == Some(Errno::SRCH.raw_os_error()))
+}
+
+/// A process that ends has no namespaces any more for some moments before its end is told.
+fn wait_for_the_end(container: &Container) {
+    if let Some(pidfd) = &container.init.pidfd {
+        let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+        // An error is as good as an end here: the status tells.
+        let _ = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&second));
+    }
 }
 
 fn make(shared: &Shared, container: &Arc<Container>, request: ExecRequest) -> Result<PendingExec> {
