@@ -1,7 +1,8 @@
 //! The marked graph: everything that is reached from a root, and from where.
 
+use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::time::SystemTime;
 
 use super::Kinds;
@@ -25,11 +26,29 @@ pub(crate) enum Cause {
     Node(u32),
 }
 
+/// Passes on what is a hash already.
+#[derive(Debug, Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("the keys are numbers of 64 bits");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
 #[derive(Debug)]
 struct Reached {
-    node: Arc<Node>,
+    node: Node,
     namespace: u32,
-    /// The same node in another namespace.
+    /// Another one of the same hash: mostly the same node in another namespace.
     next: Option<u32>,
     depth: Depth,
     cause: Cause,
@@ -42,7 +61,10 @@ pub(crate) struct Graph {
     pub(crate) revision: u64,
     namespaces: Vec<String>,
     numbers: HashMap<String, u32>,
-    index: HashMap<Arc<Node>, u32>,
+    /// The last one of each hash. A node is hashed once, with a key of this graph's own, and neither kept twice nor looked at when the table grows: with a million of them that is most
+    /// of the work.
+    index: HashMap<u64, u32, BuildHasherDefault<AsItIs>>,
+    hashing: RandomState,
     reached: Vec<Reached>,
     /// Edges that records name, by where they come from.
     edges: HashMap<Node, Vec<(u32, Edge)>>,
@@ -58,7 +80,8 @@ impl Graph {
             revision: 0,
             namespaces: Vec::new(),
             numbers: HashMap::new(),
-            index: HashMap::new(),
+            index: HashMap::default(),
+            hashing: RandomState::new(),
             reached: Vec::new(),
             edges: HashMap::new(),
             doomed: HashMap::new(),
@@ -151,20 +174,35 @@ impl Graph {
     }
 
     fn position(&self, namespace: u32, node: &Node) -> Option<u32> {
-        let mut next = self.index.get(node).copied();
-        while let Some(at) = next {
-            let reached = &self.reached[at as usize];
-            if reached.namespace == namespace {
-                return Some(at);
-            }
-            next = reached.next;
-        }
-        None
+        let head = self.index.get(&self.hashing.hash_one(node)).copied();
+        self.find(head, namespace, node)
+    }
+
+    /// In a chain of one hash.
+    fn find(&self, head: Option<u32>, namespace: u32, node: &Node) -> Option<u32> {
+        let is_it = |at: &u32| {
+            let reached = &self.reached[*at as usize];
+            reached.namespace == namespace && reached.node == *node
+        };
+        self.chain(head).find(is_it)
+    }
+
+    fn chain(&self, head: Option<u32>) -> impl Iterator<Item = u32> {
+        std::iter::successors(head, |at| self.reached[*at as usize].next)
+    }
+
+    /// A node in each namespace that reaches it.
+    fn everywhere(&self, node: &Node) -> impl Iterator<Item = u32> {
+        let head = self.index.get(&self.hashing.hash_one(node)).copied();
+        self.chain(head)
+            .filter(move |at| self.reached[*at as usize].node == *node)
     }
 
     /// Marks a node. One that was reached less deeply before is followed again.
     pub(crate) fn reach(&mut self, namespace: u32, edge: Edge, cause: impl FnOnce() -> Cause) {
-        if let Some(at) = self.position(namespace, &edge.to) {
+        let hash = self.hashing.hash_one(&edge.to);
+        let head = self.index.get(&hash).copied();
+        if let Some(at) = self.find(head, namespace, &edge.to) {
             let reached = &mut self.reached[at as usize];
             if reached.depth < edge.depth {
                 reached.depth = edge.depth;
@@ -173,15 +211,11 @@ impl Graph {
             return;
         }
         let at = u32::try_from(self.reached.len()).expect("fewer nodes than fit in memory");
-        let (node, next) = match self.index.get_key_value(&edge.to) {
-            Some((node, head)) => (Arc::clone(node), Some(*head)),
-            None => (Arc::new(edge.to), None),
-        };
-        self.index.insert(Arc::clone(&node), at);
+        self.index.insert(hash, at);
         self.reached.push(Reached {
-            node,
+            node: edge.to,
             namespace,
-            next,
+            next: head,
             depth: edge.depth,
             cause: cause(),
         });
@@ -222,7 +256,7 @@ impl Graph {
             return;
         }
         let namespace = reached.namespace;
-        let Some(edges) = self.edges.get(&*reached.node) else {
+        let Some(edges) = self.edges.get(&reached.node) else {
             return;
         };
         let here = edges.iter().filter(|(number, _)| *number == namespace);
@@ -248,7 +282,7 @@ impl Graph {
 
     /// Whether any namespace reaches a resource.
     pub(crate) fn holds(&self, node: &Node) -> bool {
-        self.index.contains_key(node)
+        self.everywhere(node).next().is_some()
     }
 
     /// What records say that a node refers to, in whatever namespace.
@@ -294,13 +328,12 @@ impl Graph {
     /// Namespaces that reach a node, each with the way from its root: the cause of the first, then the nodes.
     pub(crate) fn ways_to(&self, node: &Node) -> Vec<(String, Cause, Vec<Node>)> {
         let mut ways = Vec::new();
-        let mut next = self.index.get(node).copied();
-        while let Some(at) = next {
+        for at in self.everywhere(node) {
             let mut steps = Vec::new();
             let mut here = at;
             let cause = loop {
                 let reached = &self.reached[here as usize];
-                steps.push(Node::clone(&reached.node));
+                steps.push(reached.node.clone());
                 match &reached.cause {
                     Cause::Node(from) => here = *from,
                     cause => break cause.clone(),
@@ -309,7 +342,6 @@ impl Graph {
             steps.reverse();
             let reached = &self.reached[at as usize];
             ways.push((self.namespaces[reached.namespace as usize].clone(), cause, steps));
-            next = reached.next;
         }
         ways.sort_by(|a, b| a.0.cmp(&b.0));
         ways
@@ -319,7 +351,7 @@ impl Graph {
     pub(crate) fn reached(&self) -> impl Iterator<Item = (&str, &Node)> {
         self.reached
             .iter()
-            .map(|reached| (self.namespaces[reached.namespace as usize].as_str(), &*reached.node))
+            .map(|reached| (self.namespaces[reached.namespace as usize].as_str(), &reached.node))
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -188,8 +188,12 @@ impl Collector {
             let listing = |source| failed("listing", kind.name(), source);
             while let Some(found) = all.try_next().await.map_err(listing)? {
                 let old = options.min_age.is_zero() || youngest.is_some_and(|youngest| found.changed <= youngest);
-                if old && !graph.holds(&Node::from(found.resource.clone())) {
-                    candidates.push(found.resource);
+                let node = Node::from(found.resource);
+                if old
+                    && !graph.holds(&node)
+                    && let Node::Resource(resource) = node
+                {
+                    candidates.push(resource);
                 }
             }
         }
