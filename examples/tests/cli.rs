@@ -1,6 +1,6 @@
 //! The command line from end to end, as one who knows Docker uses it.
 
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -321,6 +321,52 @@ fn run_in_the_foreground() {
     assert_eq!(site.ok(&["ps", "-a", "-q"]), "", "--rm removes");
     let left = before.since("/longshore/");
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn attach_and_detach() {
+    let site = match Site::new() {
+        Ok(site) => site,
+        Err(why) => return skip(&why),
+    };
+    let script = "while read line; do echo got $line; done; exit 6";
+    site.ok(&["run", "-d", "-i", "--name", "asks", IMAGE, "sh", "-c", script]);
+    let attach = |words: &[&str]| {
+        let mut command = site.command(&[&["attach"], words].concat());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command.spawn().expect("longshore")
+    };
+    let mut first = attach(&["asks"]);
+    let mut typed = first.stdin.take().expect("a pipe");
+    typed.write_all(b"one\n").expect("typed");
+    let mut shown = std::io::BufReader::new(first.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    shown.read_line(&mut line).expect("a line");
+    assert_eq!(line, "got one\n");
+    let mut second = attach(&["--detach-keys", "ctrl-p,x", "asks"]);
+    second.stdin.take().expect("a pipe").write_all(b"\x10x").expect("typed");
+    let left = second.wait_with_output().expect("it ends");
+    assert!(left.status.success(), "{left:?}");
+    assert!(
+        String::from_utf8_lossy(&left.stderr).contains("detached from asks"),
+        "{left:?}"
+    );
+    assert!(site.ok(&["ps"]).contains("asks"));
+    drop(typed);
+    assert_eq!(
+        first.wait().expect("it ends").code(),
+        Some(6),
+        "the end of its input is the container's"
+    );
+    let (_, text) = site.fails(&["attach", "asks"]);
+    assert!(text.contains("stopped"), "{text}");
+    assert_eq!(site.ok(&["logs", "asks"]), "got one\n");
+    site.ok(&["rm", "asks"]);
+    let (_, text) = site.fails(&["run", "-d", "-i", "--log-driver", "none", IMAGE, "cat"]);
+    assert!(text.contains("need a log"), "{text}");
 }
 
 #[test]

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 use longshore_events::EventKind;
 use longshore_linux::Mount;
 use longshore_metadata::{Batch, Key, Record, Value};
-use longshore_runtime::{ContainerId, DeleteMode, ExecRequest, ExitStatus, KillScope, State, Stats, Status};
+use longshore_runtime::{
+    Attachment, ContainerId, DeleteMode, ExecRequest, ExitStatus, KillScope, State, Stats, Status,
+};
 
 use crate::create::{STOP_SIGNAL, blocking};
 use crate::error::At;
@@ -253,6 +255,19 @@ impl Container {
             .stats(&self.task)
             .await
             .at(format!("reading the figures of container '{}'", self.id))
+    }
+
+    /// Attaches to it while it runs: what it says from now on, and input for it where it takes any ([`Io::log_with_input`](crate::Io::log_with_input)). For detached
+    /// containers whose output goes into a [log](crate::Io::log); whoever made it need not live. Several may be attached, none of whom it waits for.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) when it has stopped; [`Unsupported`](crate::ErrorKind::Unsupported) for others.
+    pub async fn attach(&self) -> Result<Attachment> {
+        self.engine
+            .executor
+            .attach(&self.task)
+            .await
+            .at(format!("attaching to container '{}'", self.id))
     }
 
     /// Its processes, in the host's PID namespace.

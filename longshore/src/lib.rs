@@ -112,7 +112,7 @@ pub use load::LoadBuilder;
 pub use logs::LogOptions;
 pub use longshore_events::{Event, EventKind, EventSink, Filter};
 pub use longshore_runtime::{
-    DeleteMode, ExitStatus, Io, Lifetime, LogFile, LogFormat, LogRecord, OutputStream, State, Status,
+    Attachment, DeleteMode, ExitStatus, Io, Lifetime, LogFile, LogFormat, LogRecord, OutputStream, Shown, State, Status,
 };
 pub use open::EngineBuilder;
 pub use privilege::Privilege;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::attach::DetachKeys;
 use crate::top::Top;
 use crate::transfer;
 
@@ -62,6 +63,8 @@ pub(crate) enum Command {
     Exec(Exec),
     /// Print the output of a container that runs in the background
     Logs(Logs),
+    /// Connect to a container that runs in the background: see what it says from now on, and type
+    Attach(Attach),
     /// Print what happened: images, containers and their processes, snapshots, blobs
     Events(Events),
     /// Stop containers: a polite signal first, SIGKILL after the grace time
@@ -242,6 +245,18 @@ pub(crate) struct Exec {
     /// The command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Attach {
+    /// Only look on
+    #[arg(long)]
+    pub(crate) no_stdin: bool,
+    /// The keys that end this command and leave the container running
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    pub(crate) detach_keys: DetachKeys,
+    /// The container
+    pub(crate) container: String,
 }
 
 #[derive(Debug, Args)]

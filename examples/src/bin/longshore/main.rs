@@ -4,6 +4,7 @@
 //! watched through the executor alone, which any number of processes may use.
 
 mod arguments;
+mod attach;
 mod commit;
 mod containers;
 mod content;
@@ -96,6 +97,7 @@ async fn perform(site: &open::Site, command: Command) -> anyhow::Result<u8> {
         Command::Top(top) => top::top(site, top).await,
         Command::Exec(exec) => exec::exec(site, exec).await,
         Command::Logs(logs) => logs::print(site, logs).await,
+        Command::Attach(attach) => attach::attach(site, attach).await,
         Command::Events(events) => events::print(site, events).await,
         Command::Stop(stop) => containers::stop(site, stop).await,
         Command::Kill(kill) => containers::kill(site, kill).await,

@@ -99,7 +99,12 @@ impl Site {
 
     /// The executor alone, which many processes may use at once.
     pub(crate) fn executor(&self) -> Result<Arc<dyn Executor>> {
-        Ok(Arc::new(LinuxExecutor::open(self.root.join("state"))?))
+        Ok(Arc::new(self.linux_executor()?))
+    }
+
+    /// The same, as what it is.
+    pub(crate) fn linux_executor(&self) -> Result<LinuxExecutor> {
+        Ok(LinuxExecutor::open(self.root.join("state"))?)
     }
 
     /// The log of a container that runs in the background.

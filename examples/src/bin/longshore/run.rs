@@ -25,8 +25,8 @@ const SUPERVISE: &str = "LONGSHORE_SUPERVISE";
 const READY: &str = "ready";
 
 pub(crate) async fn run(site: &Site, mut run: Run) -> Result<u8> {
-    if run.detach && run.interactive && !run.tty {
-        bail!("-d and -i exclude each other without -t: nobody would type");
+    if run.detach && run.interactive && run.log_driver == LogDriver::None {
+        bail!("-d and -i need a log: who keeps it hands on what `longshore attach` types; leave --log-driver none out");
     }
     log_of(&run, PathBuf::new())?;
     if run.tty && !run.detach && !terminal::is_terminal() {
@@ -166,7 +166,11 @@ async fn supervise(site: &Site, run: &Run, name: &str) -> Result<u8> {
     let id = ContainerId::new(name)?;
     let log = site.log(&id);
     std::fs::create_dir_all(log.parent().context("the log has no directory")?)?;
-    let io = log_of(run, log)?.map_or_else(Io::null, Io::log);
+    let io = match (log_of(run, log)?, run.interactive) {
+        (None, _) => Io::null(),
+        (Some(log), false) => Io::log(log),
+        (Some(log), true) => Io::log_with_input(log),
+    };
     let container = match start(&engine, run, name, &image, io).await {
         Ok(container) => container,
         Err(error) => {

@@ -69,8 +69,8 @@ impl Drop for Screen {
 }
 
 fn resize(master: &File) -> Result<()> {
-    let size = tcgetwinsize(std::io::stdin()).context("asking for the terminal's size")?;
-    Ok(Terminal::resize(master, size.ws_row, size.ws_col)?)
+    let (rows, columns) = size()?;
+    Ok(Terminal::resize(master, rows, columns)?)
 }
 
 /// Copies each piece as it comes, until one side ends.
@@ -81,6 +81,41 @@ fn copy(mut from: impl Read, mut to: impl Write) {
             return;
         }
     }
+}
+
+/// This program's terminal while every key goes to a container as it is. Dropping it gives it back.
+#[derive(Debug)]
+pub(crate) struct RawMode {
+    before: Termios,
+}
+
+impl RawMode {
+    pub(crate) fn enter() -> Result<Self> {
+        let stdin = std::io::stdin();
+        let before = tcgetattr(&stdin).context("looking at the terminal")?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(&stdin, OptionalActions::Now, &raw).context("setting the terminal to raw mode")?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        // There is nobody to tell when even this fails.
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// The rows and columns of this program's terminal.
+pub(crate) fn size() -> Result<(u16, u16)> {
+    let size = tcgetwinsize(std::io::stdin()).context("asking for the terminal's size")?;
+    Ok((size.ws_row, size.ws_col))
+}
+
+/// Tells when they change.
+pub(crate) fn size_changes() -> Result<Signal> {
+    signal(SignalKind::window_change()).context("listening for changes of the terminal's size")
 }
 
 /// The signals that ask this program to end.
