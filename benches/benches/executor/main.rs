@@ -1,7 +1,7 @@
 //! The executor against its peers and against a floor: the whole table as ratios in one run.
 //!
 //! `cargo bench -p longshore-benches --bench executor [-- PAIRS]`, as root, with nothing else running. Each ratio is the median over pairs that take turns
-//! (A B A B), so that what slows the machine slows both. `longshore-runc` is looked for in `$LONGSHORE_RUNC`, then in `target/dist`.
+//! (A B A B), so that what slows the machine slows both. `longshore-runc` is `$LONGSHORE_RUNC`, or what `examples/build-static` has made.
 
 mod alive;
 mod bundle;

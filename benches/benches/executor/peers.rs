@@ -129,9 +129,7 @@ impl<'a> Peers<'a> {
     pub(crate) fn find(bundle: &'a Bundle) -> Self {
         let ours = Peer::new("longshore-runc", our_program(), bundle);
         if ours.is_none() {
-            println!(
-                "  build it: cargo rustc --profile dist -p longshore-examples --bin longshore-runc -- -C target-feature=+crt-static"
-            );
+            println!("  build it: examples/build-static");
         }
         let mut crun = Peer::new("crun", in_path("crun"), bundle);
         if let Some(crun) = &mut crun {
@@ -229,8 +227,11 @@ fn our_program() -> Option<PathBuf> {
         return Some(given.into());
     }
     let own = std::env::current_exe().ok()?;
-    let built = own.ancestors().nth(3)?.join("dist/longshore-runc");
-    built.exists().then_some(built)
+    let targets = std::fs::read_dir(own.ancestors().nth(3)?).ok()?;
+    let mut built = targets
+        .flatten()
+        .map(|target| target.path().join("dist/longshore-runc"));
+    built.find(|program| program.exists())
 }
 
 fn in_path(name: &str) -> Option<PathBuf> {
