@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::Stream;
 
-use crate::queue::{Next, Queue};
+use crate::queue::{Batch, Next, Queue};
 use crate::{Event, EventSink, Filter, park};
 
 /// What a [`Subscription`] yields.
@@ -45,7 +45,7 @@ pub struct BusStats {
 
 /// Events from many to many, in memory. A clone is another handle of the same bus.
 ///
-/// Every subscriber has a bounded queue of its own. When it is full the oldest event gives way, and the subscriber is told how many it missed, at the place
+/// Every subscriber has a bounded queue of its own, and takes up to 64 events out of it at once. When it is full the oldest event gives way, and the subscriber is told how many it missed, at the place
 /// where they would have been. So [`emit`](EventSink::emit) costs the same whether subscribers read or not: a read lock that only
 /// (un)subscribing contends with, and for each subscriber that wants the event a lock held for the time of a push.
 ///
@@ -126,6 +126,8 @@ impl Bus {
         self.shared.subscribers_mut().push(Arc::clone(&queue));
         Subscription {
             queue,
+            batch: Batch::default(),
+            pace: Pace::default(),
             bus: Arc::downgrade(&self.shared),
         }
     }
@@ -168,19 +170,34 @@ impl EventSink for Bus {
 #[must_use = "dropping a subscription unsubscribes"]
 pub struct Subscription {
     queue: Arc<Queue>,
+    batch: Batch,
+    pace: Pace,
     bus: Weak<Shared>,
 }
 
 impl Subscription {
     /// Waits for the next event on this thread; `None` is the end. Not for use in async code: there, the subscription is a stream.
     pub fn recv(&mut self) -> Option<Received> {
-        park::block_on(|cx| self.queue.poll(cx))
+        loop {
+            match self.recv_timeout(Duration::MAX) {
+                Waited::Received(received) => return Some(received),
+                Waited::Ended => return None,
+                Waited::TimedOut => {}
+            }
+        }
     }
 
     /// The same, for no longer than `timeout`: then it is [`Waited::TimedOut`].
     pub fn recv_timeout(&mut self, timeout: Duration) -> Waited {
+        match self.queue.take(&mut self.batch) {
+            Next::Received(received) => return Waited::Received(received),
+            Next::Ended => return Waited::Ended,
+            Next::Empty => self.pace.rest(timeout),
+        }
         let deadline = Instant::now().checked_add(timeout);
-        match park::block_until(deadline, |cx| self.queue.poll(cx)) {
+        let waited = park::block_until(deadline, |cx| self.queue.poll(&mut self.batch, cx));
+        self.pace.woken();
+        match waited {
             Some(Some(received)) => Waited::Received(received),
             Some(None) => Waited::Ended,
             None => Waited::TimedOut,
@@ -189,10 +206,34 @@ impl Subscription {
 
     /// What waits already, without waiting; `None` when nothing does.
     pub fn try_recv(&mut self) -> Option<Received> {
-        match self.queue.take() {
+        match self.queue.take(&mut self.batch) {
             Next::Received(received) => Some(received),
             Next::Empty | Next::Ended => None,
         }
+    }
+}
+
+/// How often a thread that waits lets itself be woken.
+///
+/// Waking costs whoever emits more than all the rest. A reader that keeps up would be woken for every event of many, so one that was woken just now
+/// rests for a moment before it asks to be woken again.
+#[derive(Debug, Default)]
+struct Pace {
+    woken: Option<Instant>,
+}
+
+impl Pace {
+    /// The rest. An event that comes in it waits so long.
+    const REST: Duration = Duration::from_micros(500);
+
+    fn rest(&self, at_most: Duration) {
+        if self.woken.is_some_and(|woken| woken.elapsed() < Self::REST) {
+            std::thread::sleep(Self::REST.min(at_most));
+        }
+    }
+
+    fn woken(&mut self) {
+        self.woken = Some(Instant::now());
     }
 }
 
@@ -212,7 +253,8 @@ impl Stream for Subscription {
     type Item = Received;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Received>> {
-        self.queue.poll(cx)
+        let Self { queue, batch, .. } = self.get_mut();
+        queue.poll(batch, cx)
     }
 }
 

@@ -13,15 +13,6 @@ impl Wake for Unpark {
     }
 }
 
-/// Polls until it is ready.
-pub(crate) fn block_on<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
-    loop {
-        if let Some(value) = block_until(None, &mut poll) {
-            return value;
-        }
-    }
-}
-
 /// Polls until it is ready or the deadline is over.
 pub(crate) fn block_until<T>(
     deadline: Option<Instant>,

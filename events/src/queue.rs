@@ -4,6 +4,9 @@ use std::task::{Context, Poll, Waker};
 
 use crate::{Event, Filter, Received};
 
+/// How many events a reader takes at once, so that it and those who emit seldom wait for each other.
+const BATCH: usize = 64;
+
 /// The queue between a bus and one subscriber. When it is full, the oldest event gives way.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -22,6 +25,10 @@ struct State {
     waker: Option<Waker>,
 }
 
+/// Events that a reader has taken out of its queue and not read yet.
+#[derive(Debug, Default)]
+pub(crate) struct Batch(VecDeque<Arc<Event>>);
+
 /// What is at the front of a queue.
 pub(crate) enum Next {
     Received(Received),
@@ -30,12 +37,17 @@ pub(crate) enum Next {
 }
 
 impl State {
-    fn next(&mut self) -> Next {
+    /// The next one; some of those that follow go into `batch`, which is empty.
+    fn next(&mut self, batch: &mut Batch) -> Next {
         if self.missed > 0 {
             return Next::Received(Received::Missed(std::mem::take(&mut self.missed)));
         }
         match self.events.pop_front() {
-            Some(event) => Next::Received(Received::Event(event)),
+            Some(event) => {
+                let more = self.events.len().min(BATCH - 1);
+                batch.0.extend(self.events.drain(..more));
+                Next::Received(Received::Event(event))
+            }
             None if self.closed => Next::Ended,
             None => Next::Empty,
         }
@@ -78,13 +90,19 @@ impl Queue {
         }
     }
 
-    pub(crate) fn take(&self) -> Next {
-        self.state().next()
+    pub(crate) fn take(&self, batch: &mut Batch) -> Next {
+        match batch.0.pop_front() {
+            Some(event) => Next::Received(Received::Event(event)),
+            None => self.state().next(batch),
+        }
     }
 
-    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Received>> {
+    pub(crate) fn poll(&self, batch: &mut Batch, cx: &mut Context<'_>) -> Poll<Option<Received>> {
+        if let Some(event) = batch.0.pop_front() {
+            return Poll::Ready(Some(Received::Event(event)));
+        }
         let mut state = self.state();
-        match state.next() {
+        match state.next(batch) {
             Next::Received(received) => Poll::Ready(Some(received)),
             Next::Ended => Poll::Ready(None),
             Next::Empty => {
