@@ -128,3 +128,46 @@ async fn lookups_beside_a_writer() {
     writer.abort();
     let _ = writer.await;
 }
+
+#[tokio::test]
+async fn a_store_that_was_killed_while_it_was_made_opens() {
+    if let Some(path) = std::env::var_os(CHILD) {
+        println!("opening");
+        RedbStore::open(Path::new(&path)).await.expect("open");
+        println!("opened");
+        return;
+    }
+    for round in 0_u64..40 {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("metadata.redb");
+        let mut child = Command::new(std::env::current_exe().expect("this test"))
+            .args([
+                "--exact",
+                "a_store_that_was_killed_while_it_was_made_opens",
+                "--nocapture",
+            ])
+            .env(CHILD, &path)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start the maker");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        assert!(lines.any(|line| line.expect("a line").contains("opening")), "it begins");
+        std::thread::sleep(Duration::from_micros(round * 200));
+        child.kill().expect("kill");
+        child.wait().expect("the maker ends");
+
+        let store = RedbStore::open(&path).await.expect("open what the killed one left");
+        store.apply(pair(round)).await.expect("apply");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_was_never_finished_is_no_hindrance() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("metadata.redb");
+    std::fs::write(dir.path().join("metadata.redb.new"), "half").expect("a file");
+    let store = RedbStore::open(&path).await.expect("open");
+    store.apply(pair(1)).await.expect("apply");
+    assert!(!dir.path().join("metadata.redb.new").exists());
+}

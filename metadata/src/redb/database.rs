@@ -50,19 +50,15 @@ impl Handle {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let lock = Lock::take(path)?;
         let size = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-        let open = || {
-            Builder::new()
-                .set_cache_size(CACHE_BYTES)
-                .set_check_integrity_on_open((1..=CHECK_ALL_UP_TO).contains(&size))
-                .create(path)
-        };
-        let database = guarded(path, || open().map_err(|error| failed(path, "opening", error)))?;
+        if size == 0 {
+            create(path)?;
+        }
         let handle = Self {
             path: path.into(),
-            database,
+            database: database(path, (1..=CHECK_ALL_UP_TO).contains(&size))?,
             _lock: lock,
         };
-        handle.guarded(|| handle.check_schema())?;
+        handle.guarded(|| check_schema(&handle.path, &handle.database))?;
         Ok(handle)
     }
 
@@ -99,43 +95,6 @@ impl Handle {
             .map_err(|error| self.failed("writing")(error.into()))
     }
 
-    /// Makes the tables of a new file, and refuses a file of another version.
-    fn check_schema(&self) -> Result<()> {
-        let transaction = self.begin_write()?;
-        let version = {
-            let fail = self.failed("opening a table of");
-            transaction.open_table(RECORDS).map_err(|e| fail(e.into()))?;
-            transaction.open_table(CHANGES).map_err(|e| fail(e.into()))?;
-            let mut facts = transaction.open_table(FACTS).map_err(|e| fail(e.into()))?;
-            let version = facts
-                .get(SCHEMA)
-                .map_err(|e| fail(e.into()))?
-                .map(|guard| guard.value());
-            match version {
-                None => {
-                    facts.insert(SCHEMA, SCHEMA_VERSION).map_err(|e| fail(e.into()))?;
-                    facts.insert(REVISION, 0).map_err(|e| fail(e.into()))?;
-                }
-                // What 1 wrote is read as it is; the number keeps older programs from what is written from now on.
-                Some(1) => drop(facts.insert(SCHEMA, SCHEMA_VERSION).map_err(|e| fail(e.into()))?),
-                Some(_) => {}
-            }
-            version
-        };
-        match version {
-            // A reopened file is not written, so that looking at it costs no commit.
-            Some(SCHEMA_VERSION) => transaction.abort().map_err(|e| self.failed("reading")(e.into())),
-            None => transaction.commit().map_err(|e| self.failed("creating the tables of")(e.into())),
-            Some(1) => {
-                tracing::info!(path = %self.path.display(), "the metadata file is brought to version {SCHEMA_VERSION}");
-                transaction.commit().map_err(|e| self.failed("bringing up to date")(e.into()))
-            }
-            Some(other) => Err(self.corrupt(format!(
-                "it is of version {other} and this program knows up to {SCHEMA_VERSION}; use the version that wrote it, or newer"
-            ))),
-        }
-    }
-
     pub(super) fn decode(&self, bytes: &[u8]) -> Result<Record> {
         codec::read_record(bytes).map_err(|error| self.corrupt(format!("a record can't be read: {error}")))
     }
@@ -159,6 +118,88 @@ impl Handle {
         revision
             .map(|guard| guard.value())
             .ok_or_else(|| self.corrupt("it has no revision"))
+    }
+}
+
+/// Makes a file that is whole from the moment it is there: redb writes several times before a new one is one.
+fn create(path: &Path) -> Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = Path::new(&name);
+    let io = |action| {
+        move |source: std::io::Error| Error::Io {
+            action,
+            path: path.into(),
+            source: source.into(),
+        }
+    };
+    match std::fs::remove_file(new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(io("removing an unfinished file beside")(error));
+        }
+        _ => {}
+    }
+    let made = database(new, false)?;
+    guarded(new, || check_schema(new, &made))?;
+    drop(made);
+    std::fs::rename(new, path).map_err(io("putting into its place"))?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    std::fs::File::open(directory.unwrap_or(Path::new(".")))
+        .and_then(|directory| directory.sync_all())
+        .map_err(io("syncing the directory of"))
+}
+
+/// Opens a file, or begins one.
+fn database(path: &Path, check: bool) -> Result<Database> {
+    let open = || {
+        Builder::new()
+            .set_cache_size(CACHE_BYTES)
+            .set_check_integrity_on_open(check)
+            .create(path)
+    };
+    guarded(path, || open().map_err(|error| failed(path, "opening", error)))
+}
+
+/// Makes the tables of a new file, and refuses a file of another version.
+fn check_schema(path: &Path, database: &Database) -> Result<()> {
+    let fail = |action| move |error: redb::Error| failed(path, action, error);
+    let transaction = database.begin_write().map_err(|e| fail("writing")(e.into()))?;
+    let version = {
+        let fail = fail("opening a table of");
+        transaction.open_table(RECORDS).map_err(|e| fail(e.into()))?;
+        transaction.open_table(CHANGES).map_err(|e| fail(e.into()))?;
+        let mut facts = transaction.open_table(FACTS).map_err(|e| fail(e.into()))?;
+        let version = facts
+            .get(SCHEMA)
+            .map_err(|e| fail(e.into()))?
+            .map(|guard| guard.value());
+        match version {
+            None => {
+                facts.insert(SCHEMA, SCHEMA_VERSION).map_err(|e| fail(e.into()))?;
+                facts.insert(REVISION, 0).map_err(|e| fail(e.into()))?;
+            }
+            // What 1 wrote is read as it is; the number keeps older programs from what is written from now on.
+            Some(1) => drop(facts.insert(SCHEMA, SCHEMA_VERSION).map_err(|e| fail(e.into()))?),
+            Some(_) => {}
+        }
+        version
+    };
+    match version {
+        // A reopened file is not written, so that looking at it costs no commit.
+        Some(SCHEMA_VERSION) => transaction.abort().map_err(|e| fail("reading")(e.into())),
+        None => transaction
+            .commit()
+            .map_err(|e| fail("creating the tables of")(e.into())),
+        Some(1) => {
+            tracing::info!(path = %path.display(), "the metadata file is brought to version {SCHEMA_VERSION}");
+            transaction.commit().map_err(|e| fail("bringing up to date")(e.into()))
+        }
+        Some(other) => Err(Error::Corrupt {
+            path: path.into(),
+            reason: format!(
+                "it is of version {other} and this program knows up to {SCHEMA_VERSION}; use the version that wrote it, or newer"
+            ),
+        }),
     }
 }
 
