@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use longshore::events::Recorder;
+use longshore::events::{Bus, Filter, Received, Recorder};
 use longshore::{DeleteMode, Engine, ErrorKind, Event, EventKind, Io};
 use longshore_testing::{require_root, skip};
 use support::{Site, sleeper};
@@ -227,4 +227,38 @@ fn request(event: Event) -> Option<(String, String, String)> {
         } => Some((request, target, outcome)),
         _ => None,
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_that_does_not_read_holds_up_no_container() {
+    let Some(Site {
+        folder: _folder,
+        engine,
+        image,
+    }) = Site::open().await
+    else {
+        return;
+    };
+    let (mut engine, recorder) = recorded(&engine);
+    let bus = Bus::new(2);
+    let mut stalled = bus.subscribe(Filter::all());
+    engine.sinks.push(Arc::new(bus));
+    for round in 0..3 {
+        let builder = engine.container(format!("c{round}")).image(&image);
+        let container = builder
+            .args(["/bin/sh", "-c", ":"])
+            .io(Io::null())
+            .create()
+            .await
+            .expect("created");
+        assert_eq!(container.run().await.expect("it runs").code, 0);
+    }
+    let told = recorder.events();
+    assert!(told.len() > 9, "each is created, started and ended: {told:?}");
+    let read: Vec<Received> = std::iter::from_fn(|| stalled.try_recv()).collect();
+    let [Received::Missed(missed), Received::Event(_), Received::Event(last)] = read.as_slice() else {
+        panic!("two fit into its queue: {read:?}");
+    };
+    assert_eq!(*missed as usize, told.len() - 2, "it is told of all the others");
+    assert_eq!(Some(last.topic()), told.last().map(Event::topic), "and has the newest");
 }
