@@ -10,6 +10,7 @@ use longshore::metrics::Sampler;
 use longshore::{Container, DeleteMode, Engine, Io, Lifetime};
 use longshore_examples::quickstart::serve_host_image;
 use longshore_testing::require_root;
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// How many are made or ended at once.
 const AT_ONCE: usize = 4;
@@ -35,6 +36,10 @@ fn main() {
         println!("SKIPPED: {why}");
         return;
     }
+    // Each container takes a descriptor or two.
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("up to the hard limit");
     let many = std::env::args().find_map(|word| word.parse().ok()).unwrap_or(1000);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
