@@ -179,6 +179,7 @@ async fn what_the_container_runs_is_kept_only_if_asked() {
             .expect("variables")
             .contains(&"MODE=made".to_owned())
     );
+    container.delete(DeleteMode::Force).await.expect("deleted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
