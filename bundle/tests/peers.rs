@@ -14,7 +14,7 @@ use serde_json::Value;
 fn is_installed(program: &str) -> bool {
     let installed = Command::new(program).arg("--version").output().is_ok();
     if !installed {
-        eprintln!("SKIPPED: {program} is not installed");
+        longshore_testing::skip(&format!("{program} is not installed"));
     }
     installed
 }
@@ -148,7 +148,7 @@ fn an_image_config_means_what_umoci_takes_it_for() {
 #[test]
 fn defaults_are_no_looser_than_containerds() {
     let Ok(output) = Command::new("ctr").args(["oci", "spec"]).output() else {
-        eprintln!("SKIPPED: containerd is not installed");
+        longshore_testing::skip("containerd is not installed");
         return;
     };
     let theirs: Value = serde_json::from_slice(&output.stdout).expect("json");

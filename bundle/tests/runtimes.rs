@@ -47,7 +47,7 @@ fn rootfs(directory: &Path) -> Result<(), &'static str> {
 fn is_installed(program: &str) -> bool {
     let installed = Command::new(program).arg("--version").output().is_ok();
     if !installed {
-        eprintln!("SKIPPED: {program} is not installed");
+        longshore_testing::skip(&format!("{program} is not installed"));
     }
     installed
 }
@@ -60,7 +60,7 @@ fn is_root() -> bool {
 fn outputs(change: impl Fn(SpecBuilder) -> SpecBuilder, script: &str) -> Vec<String> {
     let directory = tempfile::tempdir().expect("a directory");
     if let Err(reason) = rootfs(directory.path()) {
-        eprintln!("SKIPPED: {reason}");
+        longshore_testing::skip(reason);
         return Vec::new();
     }
     let files = MountsView::directory(directory.path().join("rootfs")).expect("a view");
@@ -180,7 +180,7 @@ fn a_rootless_spec_runs_without_root() {
     for network in [Namespace::Host, Namespace::New] {
         let directory = tempfile::tempdir().expect("a directory");
         if let Err(reason) = rootfs(directory.path()) {
-            eprintln!("SKIPPED: {reason}");
+            longshore_testing::skip(reason);
             return;
         }
         let files = MountsView::directory(directory.path().join("rootfs")).expect("a view");

@@ -19,7 +19,7 @@ async fn snapshotters(root: &TempDir) -> Vec<Arc<dyn Snapshotter>> {
     let mut all: Vec<Arc<dyn Snapshotter>> = vec![Arc::new(native)];
     match OverlaySnapshotter::open(root.path().join("overlay")).await {
         Ok(overlay) => all.push(Arc::new(overlay)),
-        Err(error) if error.kind() == ErrorKind::Unsupported => eprintln!("SKIPPED: {error}"),
+        Err(error) if error.kind() == ErrorKind::Unsupported => longshore_testing::skip(&error.to_string()),
         Err(error) => panic!("{error}"),
     }
     all

@@ -110,7 +110,7 @@ fn of_runc(args: &[&str]) -> Option<Value> {
         .current_dir(directory.path())
         .status();
     if !status.is_ok_and(|status| status.success()) {
-        eprintln!("SKIPPED: runc is not installed");
+        longshore_testing::skip("runc is not installed");
         return None;
     }
     let json = std::fs::read(directory.path().join("config.json")).expect("a file");

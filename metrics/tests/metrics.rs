@@ -232,7 +232,7 @@ fn promtool_finds_nothing_to_say() {
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut child) = child else {
-        eprintln!("SKIPPED: promtool is not installed (Debian's package prometheus has it)");
+        longshore_testing::skip("promtool is not installed (Debian's package prometheus has it)");
         return;
     };
     let text = encode_prometheus(&everything()).expect("encode");

@@ -38,7 +38,7 @@ fn as_an_ordinary_user() {
         .output();
     match output {
         Ok(output) => assert!(output.status.success(), "{output:?}"),
-        Err(error) => eprintln!("SKIPPED: setpriv(1): {error}"),
+        Err(error) => longshore_testing::skip(&format!("setpriv(1): {error}")),
     }
 }
 
@@ -64,7 +64,7 @@ fn unpack(work: &Path) {
         exercise(&native, &layer, &options).await;
         match OverlaySnapshotter::open(work.join("overlay")).await {
             Ok(overlay) => exercise(&overlay, &layer, &options).await,
-            Err(error) => eprintln!("SKIPPED: rootless overlay: {error}"),
+            Err(error) => longshore_testing::skip(&format!("rootless overlay: {error}")),
         }
     });
 }

@@ -9,7 +9,7 @@ use longshore_snapshot::{
 #[tokio::test(flavor = "multi_thread")]
 async fn overlay() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: mounting overlay needs root");
+        longshore_testing::skip("mounting overlay needs root");
         return;
     }
     let root = tempfile::tempdir().unwrap();

@@ -132,7 +132,7 @@ fn by_mount(mount: &Mount, scratch: &Path) {
         .output();
     match output {
         Ok(output) => assert_eq!(String::from_utf8_lossy(&output.stdout), "0250499", "{output:?}"),
-        Err(error) => eprintln!("SKIPPED: unshare(1): {error}"),
+        Err(error) => longshore_testing::skip(&format!("unshare(1): {error}")),
     }
 }
 

@@ -123,7 +123,7 @@ fn only_files_are_opened_and_only_short_ones() {
     if run("mknod", &[&path("zero"), "c", "1", "5"]) {
         view.read(Path::new("/zero"), 1000).expect_err("a device");
     } else {
-        eprintln!("SKIPPED: making a device node needs root");
+        longshore_testing::skip("making a device node needs root");
     }
 }
 
@@ -180,7 +180,7 @@ fn a_view_answers_as_the_kernel_does() {
             &["-n", "trusted.overlay.opaque", "-v", "y", &path("opaque")],
         )
     {
-        eprintln!("SKIPPED: whiteouts and trusted attributes need root");
+        longshore_testing::skip("whiteouts and trusted attributes need root");
         return;
     }
     let view = overlay(&[&upper, &lower]);
@@ -199,7 +199,7 @@ fn a_view_answers_as_the_kernel_does() {
     assert_eq!(found, [false, false, false, true, true, true, false, true]);
     match kernels_answers(&upper, &lower, &questions) {
         Some(kernel) => assert_eq!(answers, kernel),
-        None => eprintln!("SKIPPED: an overlay can't be mounted here"),
+        None => longshore_testing::skip("an overlay can't be mounted here"),
     }
 }
 
@@ -248,7 +248,7 @@ fn marks_of_an_unprivileged_overlay_are_known() {
             &["-n", "user.overlay.whiteout", "-v", "y", &path("whiteout")],
         );
     if !marked {
-        eprintln!("SKIPPED: no user attributes in the temporary directory");
+        longshore_testing::skip("no user attributes in the temporary directory");
         return;
     }
     let mut mount = Mount {

@@ -30,7 +30,7 @@ pub struct Place {
 
 /// Says why a test does not run.
 pub fn skipped(why: &str) {
-    eprintln!("SKIPPED: {why}");
+    longshore_testing::skip(why);
 }
 
 /// A place, or the reason why this machine can't have one.

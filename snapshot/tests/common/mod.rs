@@ -169,7 +169,7 @@ pub fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
 pub fn skip_unless_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("SKIPPED: needs root");
+        longshore_testing::skip("needs root");
     }
     !root
 }

@@ -10,7 +10,7 @@ fn v1(test: &str) -> Option<(Manager, ContainerId)> {
     let manager = Manager::detect().expect("the machine is understood").without_v2();
     let freezer = manager.host.hierarchies.iter().any(|h| h.has("freezer"));
     if !rustix::process::geteuid().is_root() || manager.host.mode() != Mode::Legacy || !freezer {
-        eprintln!("SKIPPED: needs root and v1 with a freezer");
+        longshore_testing::skip("needs root and v1 with a freezer");
         return None;
     }
     Some((
@@ -89,7 +89,7 @@ fn what_a_killed_program_left_behind_is_used_again_without_its_limits() {
 fn a_cpuset_is_inherited_and_binds() {
     let Some((manager, id)) = v1("cpuset") else { return };
     if manager.host().home("cpuset") != Some(Home::V1) {
-        return eprintln!("SKIPPED: needs v1's cpuset");
+        return longshore_testing::skip("needs v1's cpuset");
     }
     let resources = serde_json::from_str(r#"{ "cpu": { "cpus": "0" } }"#).expect("resources");
     let limits = Limits::compile(Some(&resources), manager.host()).expect("compiles");

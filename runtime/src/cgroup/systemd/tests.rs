@@ -111,7 +111,7 @@ fn a_container_has_its_groups_where_systemd_made_them() {
     let resources = serde_json::from_str(r#"{ "pids": { "limit": 7 } }"#).expect("resources");
     let limits = Limits::compile(Some(&resources), manager.host());
     if !rustix::process::geteuid().is_root() || limits.is_err() {
-        eprintln!("SKIPPED: needs root and the pids controller");
+        longshore_testing::skip("needs root and the pids controller");
         return;
     }
     let dir = tempfile::tempdir().expect("a directory");
@@ -394,7 +394,7 @@ fn a_real_bus_understands() {
         .stderr(Stdio::null())
         .spawn();
     let Ok(mut daemon) = daemon else {
-        eprintln!("SKIPPED: needs dbus-daemon (Debian's package dbus-daemon)");
+        longshore_testing::skip("needs dbus-daemon (Debian's package dbus-daemon)");
         return;
     };
     let mut address = String::new();
@@ -425,7 +425,7 @@ fn a_real_bus_understands() {
     let _ = daemon.kill();
     let _ = daemon.wait();
     if address.is_empty() {
-        eprintln!("SKIPPED: dbus-daemon does not run here");
+        longshore_testing::skip("dbus-daemon does not run here");
         return;
     }
     let (call, subscribed, names) = talked.expect("it connects");

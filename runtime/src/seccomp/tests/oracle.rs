@@ -324,7 +324,7 @@ fn prepared(dir: &tempfile::TempDir) -> Option<(PathBuf, Vec<Machine>)> {
             Some((oracle, machines))
         }
         Err(why) => {
-            eprintln!("SKIPPED: {why}");
+            longshore_testing::skip(&why.to_string());
             None
         }
     }
