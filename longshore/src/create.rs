@@ -12,7 +12,7 @@ use oci_spec::runtime::Spec;
 
 use crate::collect::bundles::BUNDLE;
 use crate::error::At;
-use crate::making::Making;
+use crate::making::MAKING;
 use crate::senses::outcome_of;
 use crate::supervise::{RESTART, RestartPolicy};
 use crate::{Container, DEFAULT_NAMESPACE, Engine, Error, Image, Result};
@@ -168,24 +168,24 @@ impl ContainerBuilder {
         // What is borrowed over an await must be fit for several threads, which streams and changes need not be: the future can be sent to another all the same.
         let extensions = self.extensions_with_facts(&image)?;
         let labels = self.labels_with_references(&engine, container.container_id(), &image);
-        let making = Making::begin(&engine, container.id()).await?;
+        let making = MAKING.write(&engine, container.id()).await?;
         let registered = register(&engine, container.container_id(), &image, labels, extensions).await;
         if let Err(error) = registered {
-            making.end().await;
+            making.remove().await;
             return Err(error);
         }
         let built = self.build(&container, &image).await;
         engine.senses.metrics.created(outcome_of(&built), begun.elapsed());
         match built {
             Ok(()) => {
-                making.end().await;
+                making.remove().await;
                 Ok(container)
             }
             Err(error) => {
                 // The first error is the one to tell; the next open of the engine cleans up what this can't.
                 // The executor has nothing of it: its create is whole or nothing, and is the last step.
                 if container.forget().await.is_ok() {
-                    making.end().await;
+                    making.remove().await;
                 }
                 Err(error)
             }

@@ -87,6 +87,7 @@ mod load;
 mod logs;
 mod making;
 mod namespace;
+mod notes;
 mod observe;
 mod open;
 mod pieces;

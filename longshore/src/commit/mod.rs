@@ -25,6 +25,7 @@ use crate::{Container, Error, Image, Result};
 pub use self::instruction::Instruction;
 
 use self::document::Story;
+use self::pause::PAUSING;
 
 /// An image about to be made of a container: await it, or set its options first.
 #[derive(Debug)]
@@ -281,12 +282,15 @@ impl CommitBuilder {
         if !runs || !self.options.pause {
             return work.await;
         }
-        let note = pause::note(container).await?;
-        container.pause().await?;
+        let note = PAUSING.write(&container.engine, container.id()).await?;
+        if let Err(error) = container.pause().await {
+            note.remove().await;
+            return Err(error);
+        }
         let outcome = work.await;
         let resumed = container.resume().await;
         if resumed.is_ok() {
-            pause::forget(note).await;
+            note.remove().await;
         }
         let outcome = outcome?;
         resumed.map(|()| outcome)

@@ -114,14 +114,15 @@ pub(crate) unsafe fn monitor(
     if !helped && Slots(slots).send(Message::Child, first.as_fd()).is_err() {
         end(&first);
     }
-    // The copy is to be there before the original is gone: a compiler that takes a reference to be good for all of the call would read the original later.
     // SAFETY: the original is never dropped, as this never returns; all of it is plain.
+    let copy = unsafe { std::ptr::read(duty) };
+    // The copy is to be there before the original is gone: a compiler that takes a reference to be good for all of the call would read the original later.
     let Duty {
         control,
         directory,
         essentials,
         log,
-    } = std::hint::black_box(unsafe { std::ptr::read(duty) });
+    } = std::hint::black_box(copy);
     let of_log = log.as_ref().map_or([None; 6], LogDuty::descriptors);
     let [a, b, c, d, e, f] = of_log.map(|fd| fd.unwrap_or(EMPTY));
     // SAFETY: the other descriptors are copies that nobody here uses; neither are the host's handlers.
