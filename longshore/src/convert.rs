@@ -301,17 +301,13 @@ impl Conversion<'_> {
     /// Writes a layer anew; its digest and size.
     async fn compress(&self, blob: Arc<dyn Blob>, diff_id: &Digest, wanted: Compression) -> Result<(Digest, u64)> {
         let reference = format!("convert-{}", unique());
-        let (send, receive) = pieces::channel();
         let expected = diff_id.clone();
-        let making = blocking(move || recompress(&blob, &expected, wanted, Pieces::new(send)));
-        let (made, stored) = tokio::join!(making, pieces::store(&*self.content, &reference, receive, self.holder));
-        if made.is_err() || stored.is_err() {
-            // What stays is a partial ingest that nobody writes, which a collection removes.
-            let _ = self.content.abort(&reference).await;
-        }
-        // When storing failed, the other side only knows that nobody listens.
-        let stored = stored?;
-        made.at(self.doing).map(|()| stored)
+        let make = async |out| {
+            let made = blocking(move || recompress(&blob, &expected, wanted, out));
+            made.await.at(self.doing)
+        };
+        let ((), digest, size) = pieces::store_made(&*self.content, &reference, self.holder, make).await?;
+        Ok((digest, size))
     }
 
     async fn store(&self, document: &Map<String, Value>, media_type: &str) -> Result<Descriptor> {

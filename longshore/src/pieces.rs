@@ -17,19 +17,36 @@ use crate::image::Holder;
 const PIECE: usize = 256 * 1024;
 const WAITING: usize = 4;
 
-pub(crate) fn channel() -> (mpsc::Sender<Piece>, mpsc::Receiver<Piece>) {
-    mpsc::channel(WAITING)
+/// Stores a layer while it is made; what making it gave, its digest and its size.
+pub(crate) async fn store_made<T, F>(
+    content: &dyn ContentStore,
+    reference: &str,
+    holder: &Holder,
+    make: impl FnOnce(Pieces) -> F,
+) -> Result<(T, Digest, u64)>
+where
+    F: Future<Output = Result<T>>,
+{
+    let (send, receive) = mpsc::channel(WAITING);
+    let (made, stored) = tokio::join!(make(Pieces::new(send)), store(content, reference, receive, holder));
+    if made.is_err() || stored.is_err() {
+        // What stays is a partial ingest that nobody writes, which a collection removes.
+        let _ = content.abort(reference).await;
+    }
+    // When storing failed, the other side only knows that nobody listens.
+    let (digest, size) = stored?;
+    Ok((made?, digest, size))
 }
 
 /// Some bytes, or the end of a layer that is whole.
 #[derive(Debug)]
-pub(crate) enum Piece {
+enum Piece {
     Bytes(Bytes),
     End,
 }
 
 /// Stores what comes, and gives its digest and size.
-pub(crate) async fn store(
+async fn store(
     content: &dyn ContentStore,
     reference: &str,
     mut pieces: mpsc::Receiver<Piece>,
@@ -74,7 +91,7 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    pub(crate) fn new(send: mpsc::Sender<Piece>) -> Self {
+    fn new(send: mpsc::Sender<Piece>) -> Self {
         Self {
             send,
             buf: BytesMut::with_capacity(PIECE),

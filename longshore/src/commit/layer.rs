@@ -1,13 +1,12 @@
 use longshore_snapshot::{Compression, Compressor, DiffOptions, Diffed, diff_snapshot};
 use oci_spec::image::Digest;
-use tokio::sync::mpsc;
 
 use super::CommitBuilder;
 use crate::Result;
 use crate::create::blocking;
 use crate::error::At;
 use crate::image::{Holder, unique};
-use crate::pieces::{self, Piece, Pieces};
+use crate::pieces::{self, Pieces};
 
 /// A layer that is in the content store.
 #[derive(Debug)]
@@ -24,15 +23,8 @@ impl CommitBuilder {
         let engine = &self.container.engine;
         let content = engine.content();
         let reference = format!("commit-{}", unique());
-        let (send, receive) = pieces::channel();
-        let (made, stored) = tokio::join!(self.diff(send), pieces::store(&*content, &reference, receive, holder));
-        if made.is_err() || stored.is_err() {
-            // What stays is a partial ingest that nobody writes, which a collection removes.
-            let _ = content.abort(&reference).await;
-        }
-        // When storing failed, the other side only knows that nobody listens.
-        let (digest, size) = stored?;
-        let made = made?;
+        let made = pieces::store_made(&*content, &reference, holder, |out| self.diff(out));
+        let (made, digest, size) = made.await?;
         let left_out = made.left_out;
         if left_out.names + left_out.devices > 0 {
             tracing::warn!(
@@ -50,13 +42,13 @@ impl CommitBuilder {
         })
     }
 
-    async fn diff(&self, send: mpsc::Sender<Piece>) -> Result<Diffed> {
+    async fn diff(&self, out: Pieces) -> Result<Diffed> {
         let (container, engine) = (&self.container, &self.container.engine);
         let doing = || format!("making a layer of what container '{}' changed", container.id());
         let mut options = DiffOptions::default().ownership(engine.privilege.unpack_options().ownership);
         options.latest = self.options.created;
         let sink = longshore_snapshot::Error::Sink;
-        let out = Compressor::new(self.options.compression, Pieces::new(send))
+        let out = Compressor::new(self.options.compression, out)
             .map_err(sink)
             .at(doing())?;
         let snapshot = engine.snapshot_key(container.container_id());
