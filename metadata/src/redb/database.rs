@@ -55,7 +55,7 @@ impl Handle {
         }
         let handle = Self {
             path: path.into(),
-            database: database(path, (1..=CHECK_ALL_UP_TO).contains(&size))?,
+            database: database(path, size)?,
             _lock: lock,
         };
         handle.guarded(|| check_schema(&handle.path, &handle.database))?;
@@ -139,7 +139,7 @@ fn create(path: &Path) -> Result<()> {
         }
         _ => {}
     }
-    let made = database(new, false)?;
+    let made = database(new, 0)?;
     guarded(new, || check_schema(new, &made))?;
     drop(made);
     std::fs::rename(new, path).map_err(io("putting into its place"))?;
@@ -149,12 +149,12 @@ fn create(path: &Path) -> Result<()> {
         .map_err(io("syncing the directory of"))
 }
 
-/// Opens a file, or begins one.
-fn database(path: &Path, check: bool) -> Result<Database> {
+/// Opens a file of so many bytes, or begins one of none.
+fn database(path: &Path, size: u64) -> Result<Database> {
     let open = || {
         Builder::new()
             .set_cache_size(CACHE_BYTES)
-            .set_check_integrity_on_open(check)
+            .set_check_integrity_on_open((1..=CHECK_ALL_UP_TO).contains(&size))
             .create(path)
     };
     guarded(path, || open().map_err(|error| failed(path, "opening", error)))

@@ -14,11 +14,19 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Of a directory that is empty, or is not; then nothing is counted.
-    pub(super) fn new(empty: bool) -> Self {
+    /// Of a directory that is empty.
+    pub(super) fn of_nothing() -> Self {
         // The root directory itself.
         let usage = Usage { bytes: 0, inodes: 1 };
-        Self { usage, whole: empty }
+        Self { usage, whole: true }
+    }
+
+    /// Of a directory in which there is something already: nothing is counted.
+    pub(super) fn unknown() -> Self {
+        Self {
+            whole: false,
+            ..Self::of_nothing()
+        }
     }
 
     pub(super) fn total(&self) -> Option<Usage> {

@@ -82,6 +82,10 @@ impl Tree {
         let fd =
             rustix::fs::open(&target.dir, at::DIRECTORY, Mode::empty()).map_err(at::failed("opening", &target.dir))?;
         let empty = at::is_empty(&fd).map_err(at::failed("reading", &target.dir))?;
+        let (mine, usage) = match empty {
+            true => (None, Tally::of_nothing()),
+            false => (Some(Mine::default()), Tally::unknown()),
+        };
         let (lowers, opaque) = match &target.overlay {
             Some(overlay) => (Some(Lowers::open(&overlay.lowers, overlay.opaque)?), overlay.opaque),
             None => (None, c""),
@@ -94,10 +98,10 @@ impl Tree {
             ownership,
             stack: Vec::new(),
             entered: None,
-            mine: (!empty).then(Mine::default),
+            mine,
             brought: HashSet::new(),
             bound_by_modes: !rustix::process::geteuid().is_root(),
-            usage: Tally::new(empty),
+            usage,
             skipped: Skipped::default(),
         };
         tree.push(Vec::new(), fd, None)?;
