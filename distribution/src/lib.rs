@@ -4,6 +4,7 @@
 //! [`RegistryClient`] speaks to registries: tokens, redirects, retries, mirrors ([`Hosts`]). [`OciLayout`] reads an image layout on disk through the same ports. A [`Pull`] brings an image into a content store,
 //! resuming what was cut; [`pull_everything`] brings all platforms, or an artifact that is no image; [`push_image`] and [`export_layout`] bring it out again.
 //! [`load_archive`] and [`save_archive`] read and write what `docker save` does.
+//! With the feature `oci-client`, `OciClientAdapter` puts the crate of that name behind the ports, for who has a client of it already.
 //!
 //! # What it is not for
 //! Unpacking: follow the layers' ingests with `longshore-bundle`.
@@ -39,6 +40,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "oci-client")]
+mod adapter;
 mod archive;
 mod auth;
 mod client;
@@ -60,6 +63,8 @@ mod push;
 mod reference;
 mod verify;
 
+#[cfg(feature = "oci-client")]
+pub use adapter::OciClientAdapter;
 pub use archive::{LoadedImage, SavedImage, load_archive, save_archive};
 pub use client::{Parts, PlainHttp, RegistryClient, RegistryClientBuilder, RetryPolicy, Uploads};
 pub use credentials::{Anonymous, DockerConfig, Static};
@@ -67,6 +72,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use hosts::{Capability, Host, Hosts, Verification};
 pub use layout::{OciLayout, export_layout};
 pub use manifest::{MAX_CONFIG_SIZE, MAX_INDEX_ENTRIES, MAX_LAYERS, MAX_MANIFEST_SIZE};
+#[cfg(feature = "oci-client")]
+pub use oci_client;
 pub use oci_spec::distribution::Reference;
 pub use platform::{format_platform, host_platform, parse_platform};
 pub use ports::{

@@ -29,6 +29,16 @@ impl Scripted {
     pub(crate) fn serve(
         answer: impl Fn(&Asked, usize) -> (u16, Vec<(&'static str, String)>, String) + Send + 'static,
     ) -> Self {
+        Self::serve_bytes(move |request, before| {
+            let (status, headers, body) = answer(request, before);
+            (status, headers, body.into_bytes())
+        })
+    }
+
+    /// The same, with a body that need not be text.
+    pub(crate) fn serve_bytes(
+        answer: impl Fn(&Asked, usize) -> (u16, Vec<(&'static str, String)>, Vec<u8>) + Send + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let host = listener.local_addr().expect("an address").to_string();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -50,7 +60,7 @@ impl Scripted {
                     text += &format!("{name}: {value}\r\n");
                 }
                 // Who asked may have gone; the test sees that by its own means.
-                let _ = (&stream).write_all(format!("{text}\r\n{body}").as_bytes());
+                let _ = (&stream).write_all(&[format!("{text}\r\n").as_bytes(), &body].concat());
             }
         });
         Self { host, asked }
