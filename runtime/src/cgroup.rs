@@ -34,6 +34,7 @@ mod group;
 mod host;
 mod limits;
 mod manager;
+mod named;
 mod oom;
 mod path;
 mod stats;
@@ -46,6 +47,7 @@ pub use control::{Cgroup, Entry, SubGroup};
 pub use host::{Host, Mode};
 pub use limits::Limits;
 pub use manager::Manager;
+pub(crate) use named::Names;
 pub use oom::{OomNews, OomWatch};
 pub use path::{Driver, Instance, Location, Place, Unit};
 #[cfg(feature = "fuzzing")]

@@ -123,7 +123,7 @@ fn groups_are_made_found_again_and_removed() {
 
     let found = manager.find(&id, None).expect("found by the id alone");
     assert_eq!(found.location(), cgroup.location());
-    let text = serde_json::to_string(cgroup.location()).expect("a state file");
+    let text = serde_json::to_string(&cgroup.location()).expect("a state file");
     let again = manager
         .open(&serde_json::from_str(&text).expect("the same"))
         .expect("found");
@@ -135,7 +135,7 @@ fn groups_are_made_found_again_and_removed() {
     again.remove().expect("removed");
     gone(&dirs);
     cgroup.remove().expect("gone is no error");
-    assert!(manager.open(cgroup.location()).expect("nothing there").is_none());
+    assert!(manager.open(&cgroup.location()).expect("nothing there").is_none());
     assert!(manager.find(&id, None).expect("nothing there").is_none());
 }
 
@@ -321,6 +321,32 @@ fn a_fork_bomb_is_killed_whole() {
     child.wait().expect("reaped");
     cgroup.remove().expect("every process is gone");
     gone(&directories(&cgroup));
+}
+
+#[test]
+fn a_group_that_was_made_later_at_the_same_place_is_another() {
+    let Some((manager, id)) = manager("later") else { return };
+    let first = create(&manager, &id, json!({})).expect("made");
+    let location = first.location();
+    first.remove().expect("removed");
+    let second = create(&manager, &id, json!({})).expect("made again");
+    assert_eq!(directories(&second), directories(&first));
+    let child = enter(&second, "exec sleep 100");
+
+    let known = manager.open(&location).expect("looked for");
+    assert!(known.is_none(), "{known:?}");
+    first.kill().expect("nobody is there to be killed");
+    first.remove().expect("gone is no error");
+    assert_eq!(second.pids().expect("read").len(), 1, "the other's process lives");
+
+    second.kill().expect("killed");
+    finish(child);
+    first.remove().expect("gone is no error");
+    assert!(
+        directories(&second).iter().all(|dir| dir.is_dir()),
+        "the other's groups stay"
+    );
+    second.remove().expect("removed");
 }
 
 #[test]

@@ -1,14 +1,14 @@
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::io::Errno;
 
 use super::group::{Group, failed};
-use super::host::{Home, Kind};
+use super::host::Home;
 use super::limits::{Limits, Missing, Write};
-use super::path::Location;
+use super::named::Member;
+use super::path::{Place, Unit};
 use crate::{Error, Result};
 
 mod delegate;
@@ -20,46 +20,18 @@ mod remove;
 pub(crate) use delegate::owner;
 pub use enter::{Entry, SubGroup};
 
-/// A container's group in one hierarchy.
-#[derive(Debug)]
-pub(super) struct Member {
-    pub(super) kind: Kind,
-    pub(super) group: Arc<Group>,
-    /// The group that it is in.
-    pub(super) above: Arc<Group>,
-    /// The group that `above` is in, if `above` is the one that all of ours are in.
-    pub(super) grandparent: Option<Arc<Group>>,
-    pub(super) name: OsString,
-}
-
-impl Member {
-    fn is_v2(&self) -> bool {
-        self.kind == Kind::V2
-    }
-
-    pub(super) fn serves(&self, home: Home, controller: &str) -> bool {
-        match &self.kind {
-            Kind::V2 => home == Home::V2,
-            Kind::V1 { controllers, .. } => home == Home::V1 && controllers.contains(controller),
-        }
-    }
-}
-
-/// The groups of one container.
+/// The groups of one container, each held open from its first use on.
 ///
 /// Dropping it changes nothing: groups live until [`remove`](Self::remove).
 #[derive(Debug, Default)]
 pub struct Cgroup {
     pub(super) members: Vec<Member>,
-    pub(super) location: Location,
+    /// Those in hierarchies that are not mounted here.
+    pub(super) elsewhere: Vec<Place>,
+    pub(super) unit: Option<Arc<Unit>>,
 }
 
 impl Cgroup {
-    /// Where the groups are, for the state file.
-    pub fn location(&self) -> &Location {
-        &self.location
-    }
-
     /// Whether there is no group: nothing is limited, counted, frozen or killed by it.
     pub fn is_none(&self) -> bool {
         self.members.is_empty()
@@ -70,20 +42,20 @@ impl Cgroup {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io) if one can't be moved.
     pub(crate) fn gather(&self, before: &Self) -> Result<()> {
-        let is_new = |m: &&Member| before.members.iter().all(|old| old.group.path != m.group.path);
+        let is_new = |m: &&Member| before.members.iter().all(|old| !old.name.is_at(&m.name));
         for member in self.members.iter().filter(is_new) {
             loop {
-                let inside = member.group.all_pids()?;
+                let inside = member.group().all_pids()?;
                 let outside: Vec<u32> = before.pids()?.into_iter().filter(|pid| !inside.contains(pid)).collect();
                 if outside.is_empty() {
                     break;
                 }
                 for pid in outside {
-                    match member.group.write("cgroup.procs", &pid.to_string()) {
+                    match member.group().write("cgroup.procs", &pid.to_string()) {
                         Ok(()) | Err(Errno::SRCH) => {}
                         Err(errno) => {
                             let action = format!("move process {pid} of the container into the group");
-                            return Err(failed(&member.group.path, action, errno));
+                            return Err(failed(&member.group().path, action, errno));
                         }
                     }
                 }
@@ -125,10 +97,10 @@ impl Cgroup {
             let asked = limits.devices.asked && !is_confined_itself();
             return if asked { Err(unenforceable()) } else { Ok(()) };
         };
-        match super::devices::attach(&v2.group, &limits.devices) {
+        match super::devices::attach(v2.group(), &limits.devices) {
             Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied && is_confined_itself() => Ok(()),
             result => result.map_err(|source| Error::Cgroup {
-                path: v2.group.path.clone(),
+                path: v2.group().path.clone(),
                 action: "attach the device program for linux.resources.devices".into(),
                 source,
             }),
@@ -145,7 +117,7 @@ impl Cgroup {
         let v2 = self.members.iter().find(|m| m.is_v2());
         let v1 = self.members.iter().find(|m| !m.is_v2());
         for member in v2.into_iter().chain(v1) {
-            member.group.collect_pids(&mut pids)?;
+            member.group().collect_pids(&mut pids)?;
         }
         pids.remove(&0); // Processes outside of our PID namespace.
         Ok(pids.into_iter().collect())
@@ -178,7 +150,7 @@ impl Cgroup {
         };
         let member = self.members.iter().find(|m| m.serves(write.home, &write.controller));
         let group = match member {
-            Some(member) => &member.group,
+            Some(member) => member.group(),
             None => {
                 return Err(unsupported(format!(
                     "there is no group of the '{}' controller",
@@ -218,7 +190,7 @@ impl Cgroup {
             let Some(member) = self.members.iter().find(|m| m.serves(home, "memory")) else {
                 continue;
             };
-            let used = member.group.read(file)?;
+            let used = member.group().read(file)?;
             let Some(used) = used.and_then(|text| text.trim().parse::<i64>().ok()) else {
                 continue;
             };

@@ -168,13 +168,14 @@ impl fmt::Display for Devices {
 
 /// Attaches the rules to a v2 group, in place of those that are there.
 pub(super) fn attach(group: &Group, devices: &Devices) -> io::Result<()> {
+    let directory = group.dir()?;
     let program = longshore_linux::load_device_program(&program(devices))?;
     // A fresh group has none; a kernel that can't list them can't replace one.
-    let mut old = longshore_linux::device_programs(group).unwrap_or_default();
+    let mut old = longshore_linux::device_programs(directory).unwrap_or_default();
     let replaced = if old.len() == 1 { old.pop() } else { None };
-    longshore_linux::attach_device_program(group, &program, replaced.as_ref())?;
+    longshore_linux::attach_device_program(directory, &program, replaced.as_ref())?;
     old.iter()
-        .try_for_each(|old| longshore_linux::detach_device_program(group, old))
+        .try_for_each(|old| longshore_linux::detach_device_program(directory, old))
 }
 
 #[cfg(test)]

@@ -19,21 +19,10 @@ const BENEATH: ResolveFlags = ResolveFlags::BENEATH
 /// A group's directory, by descriptor.
 #[derive(Debug)]
 pub(super) struct Group {
-    dir: OwnedFd,
-    /// For messages and the state file only.
+    /// Or why it could not be opened, which everything then answers: `ENOENT` for a group that is gone.
+    dir: Result<OwnedFd, Errno>,
+    /// For messages only.
     pub(super) path: PathBuf,
-}
-
-impl AsFd for Group {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.dir.as_fd()
-    }
-}
-
-impl From<Group> for OwnedFd {
-    fn from(group: Group) -> Self {
-        group.dir
-    }
 }
 
 impl Group {
@@ -43,22 +32,56 @@ impl Group {
         let dir = rustix::fs::open(mount_point, flags, Mode::empty())
             .map_err(|e| failed(mount_point, "open the hierarchy", e))?;
         Ok(Self {
-            dir,
+            dir: Ok(dir),
             path: mount_point.to_path_buf(),
         })
+    }
+
+    /// Its directory.
+    pub(super) fn dir(&self) -> Result<BorrowedFd<'_>, Errno> {
+        match &self.dir {
+            Ok(dir) => Ok(dir.as_fd()),
+            Err(errno) => Err(*errno),
+        }
+    }
+
+    /// The same, for good.
+    pub(super) fn into_dir(self) -> Result<OwnedFd, Errno> {
+        self.dir
+    }
+
+    /// Its number, which the kernel gives to no other group as long as the machine runs.
+    pub(super) fn inode(&self) -> Result<u64, Errno> {
+        Ok(rustix::fs::fstat(self.dir()?)?.st_ino)
+    }
+
+    /// Opens a group beneath this one, if it is the one with that number: another one of the same name is as good as none.
+    pub(super) fn open_as(&self, relative: &Path, inode: Option<u64>) -> Self {
+        let path = self.path.join(relative);
+        let dir = self.open_beneath(relative).and_then(|dir| {
+            let is_it = match inode {
+                Some(inode) => rustix::fs::fstat(&dir)?.st_ino == inode,
+                None => true,
+            };
+            is_it.then_some(dir).ok_or(Errno::NOENT)
+        });
+        Self { dir, path }
+    }
+
+    fn open_beneath(&self, relative: &Path) -> Result<OwnedFd, Errno> {
+        let relative = match relative.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => relative,
+        };
+        let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+        rustix::fs::openat2(self.dir()?, relative, flags, Mode::empty(), BENEATH)
     }
 
     /// Opens a group beneath this one; `None` if it does not exist.
     pub(super) fn find(&self, relative: &Path) -> Result<Option<Self>> {
         let path = self.path.join(relative);
-        match rustix::fs::openat2(
-            &self.dir,
-            relative,
-            OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC,
-            Mode::empty(),
-            BENEATH,
-        ) {
-            Ok(dir) => Ok(Some(Self { dir, path })),
+        match self.open_beneath(relative) {
+            Ok(dir) => Ok(Some(Self { dir: Ok(dir), path })),
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(failed(&path, "open the group", e)),
         }
@@ -66,7 +89,7 @@ impl Group {
 
     /// Makes a group in this one and tells whether it was not there before.
     pub(super) fn make(&self, name: &OsStr) -> io::Result<bool> {
-        match rustix::fs::mkdirat(&self.dir, name, Mode::from_raw_mode(0o755)) {
+        match rustix::fs::mkdirat(self.dir()?, name, Mode::from_raw_mode(0o755)) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => Ok(false),
             Err(e) => Err(e.into()),
@@ -75,13 +98,13 @@ impl Group {
 
     /// Removes an empty group in this one.
     pub(super) fn unmake(&self, name: &OsStr) -> Result<(), Errno> {
-        rustix::fs::unlinkat(&self.dir, name, AtFlags::REMOVEDIR)
+        rustix::fs::unlinkat(self.dir()?, name, AtFlags::REMOVEDIR)
     }
 
     /// Opens one of the group's files.
     pub(super) fn open(&self, file: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         rustix::fs::openat2(
-            &self.dir,
+            self.dir()?,
             file,
             flags | OFlags::CLOEXEC | OFlags::NOFOLLOW,
             Mode::empty(),
@@ -89,9 +112,16 @@ impl Group {
         )
     }
 
-    pub(super) fn has(&self, file: &str) -> bool {
-        rustix::fs::statat(&self.dir, file, AtFlags::SYMLINK_NOFOLLOW)
-            .is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::RegularFile)
+    /// Whether it has a file. A group that is gone has none.
+    pub(super) fn has(&self, file: &str) -> Result<bool> {
+        let stat = self
+            .dir()
+            .and_then(|dir| rustix::fs::statat(dir, file, AtFlags::SYMLINK_NOFOLLOW));
+        match stat {
+            Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile),
+            Err(Errno::NOENT | Errno::NODEV) => Ok(false),
+            Err(errno) => Err(failed(&self.path.join(file), "look for", errno)),
+        }
     }
 
     /// Writes a file in one piece, as the kernel wants it.
@@ -124,14 +154,18 @@ impl Group {
     /// All files and groups inside.
     pub(super) fn entries(&self) -> Result<Dir, Errno> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        Dir::new(rustix::fs::openat(&self.dir, ".", flags, Mode::empty())?)
+        Dir::new(rustix::fs::openat(self.dir()?, ".", flags, Mode::empty())?)
     }
 
-    /// The names of the groups inside.
+    /// The names of the groups inside; none of a group that is gone.
     pub(super) fn children(&self) -> Result<Vec<PathBuf>> {
         let fault = |e| failed(&self.path, "list the groups inside", e);
         let mut names = Vec::new();
-        for entry in self.entries().map_err(fault)? {
+        let entries = match self.entries() {
+            Err(Errno::NOENT | Errno::NODEV) => return Ok(names),
+            entries => entries.map_err(fault)?,
+        };
+        for entry in entries {
             let entry = entry.map_err(fault)?;
             let name = entry.file_name().to_bytes();
             if entry.file_type() == FileType::Directory && name != b"." && name != b".." {

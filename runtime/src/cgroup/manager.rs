@@ -2,18 +2,18 @@ mod place;
 mod prepare;
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::control::{Cgroup, Member};
-use super::group::Group;
+use super::control::Cgroup;
+use super::group::{Group, failed};
 use super::host::{Home, Host, Kind};
 use super::limits::Limits;
-use super::path::{Claim, Driver, Location, PARENT, Place, Wanted};
+use super::named::{Member, Name, Names, Tree};
+use super::path::{Claim, Driver, Location, Place, Wanted};
 use crate::{ContainerId, Error, Result};
 
 /// Hierarchies of v1 in which every container has a group; `freezer` only where no v2 tree does its work.
@@ -27,8 +27,8 @@ const WALKS: usize = 100;
 pub struct Manager {
     host: Host,
     driver: Driver,
-    /// The hierarchies' directories, in the order of the host's list.
-    roots: Vec<Arc<Group>>,
+    /// The hierarchies, open, in the order of the host's list.
+    trees: Vec<Arc<Tree>>,
 }
 
 impl Manager {
@@ -38,22 +38,21 @@ impl Manager {
     /// [`Io`](crate::ErrorKind::Io) if `/proc` can't be read. A hierarchy that can't be opened is left out.
     pub fn detect() -> Result<Self> {
         let mut host = Host::detect()?;
-        let mut roots = Vec::new();
+        let mut trees = Vec::new();
         host.hierarchies.retain(|h| {
+            let kind = h.kind.clone();
             Group::root(&h.mount_point)
-                .map(|root| roots.push(Arc::new(root)))
+                .map(|root| trees.push(Arc::new(Tree { kind, root })))
                 .is_ok()
         });
         let driver = Driver::default();
-        Ok(Self { host, driver, roots })
+        Ok(Self { host, driver, trees })
     }
 
     /// The same machine as if it had no v2 tree.
     #[cfg(test)]
     fn without_v2(mut self) -> Self {
-        let v1: Vec<bool> = self.host.hierarchies.iter().map(|h| !h.is_v2()).collect();
-        let mut keep = v1.iter();
-        self.roots.retain(|_| *keep.next().unwrap_or(&false));
+        self.trees.retain(|tree| tree.kind != Kind::V2);
         self.host.hierarchies.retain(|h| !h.is_v2());
         self
     }
@@ -104,19 +103,30 @@ impl Manager {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io) or [`PermissionDenied`](crate::ErrorKind::PermissionDenied).
     pub fn open(&self, location: &Location) -> Result<Cgroup> {
-        let mut cgroup = Cgroup {
-            location: location.clone(),
-            ..Cgroup::default()
-        };
-        for place in &location.places {
-            let Some(at) = self.host.hierarchies.iter().position(|h| h.mount_point == place.mount) else {
-                continue;
-            };
-            if let Some(chain) = self.descend(at, &place.path)? {
-                cgroup.members.push(self.member(at, &chain, place));
+        let mut cgroup = self.names(location).wake();
+        let mut members = Vec::with_capacity(cgroup.members.len());
+        for member in std::mem::take(&mut cgroup.members) {
+            let group = member.name.open();
+            match group.inode() {
+                Ok(inode) => members.push(Member::open(member.name.known_as(inode), group)),
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(failed(&group.path, "open the group", errno)),
             }
         }
+        cgroup.members = members;
         Ok(cgroup)
+    }
+
+    /// The groups of a container that another process made, without a look whether they are still there.
+    pub(crate) fn names(&self, location: &Location) -> Names {
+        let (mut names, mut elsewhere) = (Vec::with_capacity(location.places.len()), Vec::new());
+        for place in &location.places {
+            match self.trees.iter().find(|tree| tree.root.path == place.mount) {
+                Some(tree) => names.push(Name::new(tree, &place.path, place.inode, &names)),
+                None => elsewhere.push(place.clone()),
+            }
+        }
+        Names::new(names, elsewhere, location.unit.clone())
     }
 
     /// Finds the groups that [`create`](Self::create) would use, without making any: what a program that died while it
@@ -133,13 +143,8 @@ impl Manager {
                 _ => None,
             };
             for path in [wanted.within(hierarchy).ok(), beside].into_iter().flatten() {
-                if let Some(chain) = self.descend(at, &path)? {
-                    let place = Place {
-                        mount: hierarchy.mount_point.clone(),
-                        path,
-                    };
-                    cgroup.members.push(self.member(at, &chain, &place));
-                    cgroup.location.places.push(place);
+                if let Some(group) = self.trees[at].root.find(&path)? {
+                    self.take_in(&mut cgroup, at, &path, group)?;
                     break;
                 }
             }
@@ -159,26 +164,28 @@ impl Manager {
         cgroup: &Cgroup,
         limits: &Limits,
     ) -> Result<Option<Cgroup>> {
-        let wanted = match &cgroup.location.unit {
+        let wanted = match &cgroup.unit {
             Some(unit) => Wanted::Unit(unit.group.clone()),
             None => Wanted::new(id, path)?,
         };
         let asked = limits.controllers(Home::V1);
-        let mut location = cgroup.location.clone();
+        let before = cgroup.location();
+        let mut location = before.clone();
         for (at, hierarchy) in self.host.hierarchies.iter().enumerate() {
             let is_asked = matches!(&hierarchy.kind, Kind::V1 { controllers, .. }
                 if controllers.iter().any(|c| asked.contains(c.as_str())));
-            if !is_asked || cgroup.location.places.iter().any(|p| p.mount == hierarchy.mount_point) {
+            if !is_asked || before.places.iter().any(|p| p.mount == hierarchy.mount_point) {
                 continue;
             }
             let path = wanted.within(hierarchy)?;
-            self.make(at, &path, wanted.claim(), limits)?;
+            let group = self.make(at, &path, wanted.claim(), limits)?;
             location.places.push(Place {
                 mount: hierarchy.mount_point.clone(),
                 path,
+                inode: group.inode().ok(),
             });
         }
-        if location == cgroup.location {
+        if location == before {
             return Ok(None);
         }
         self.open(&location).map(Some)
@@ -224,12 +231,7 @@ impl Manager {
                 }
                 made => made?,
             };
-            let place = Place {
-                mount: hierarchy.mount_point.clone(),
-                path,
-            };
-            cgroup.members.push(self.member(at, &made, &place));
-            cgroup.location.places.push(place);
+            self.take_in(cgroup, at, &path, made)?;
         }
         if cgroup.members.is_empty()
             && let Some(field) = limits.first_field()
@@ -249,7 +251,7 @@ impl Manager {
         if !hierarchy.has("freezer") || matches!(wanted, Wanted::Ours(_)) {
             return Ok(());
         }
-        match self.roots[at].find(&wanted.within(hierarchy)?)? {
+        match self.trees[at].root.find(&wanted.within(hierarchy)?)? {
             Some(group) if group.freezes(&hierarchy.kind)? => Err(frozen(&group.path)),
             _ => Ok(()),
         }
@@ -282,40 +284,25 @@ impl Manager {
         )
     }
 
-    /// The groups from a hierarchy's root to one that exists, each opened once.
-    fn descend(&self, at: usize, path: &Path) -> Result<Option<Vec<Arc<Group>>>> {
-        let mut chain = vec![Arc::clone(&self.roots[at])];
-        for name in path {
-            match chain[chain.len() - 1].find(Path::new(name))? {
-                Some(group) => chain.push(Arc::new(group)),
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(chain))
-    }
-
-    /// The last group of a chain from the root.
-    fn member(&self, at: usize, chain: &[Arc<Group>], place: &Place) -> Member {
-        let upwards = |steps: usize| chain.len().checked_sub(1 + steps).map(|i| Arc::clone(&chain[i]));
-        let root = || Arc::clone(&self.roots[at]);
-        let is_shared = place.path.parent().and_then(Path::file_name) == Some(OsStr::new(PARENT));
-        Member {
-            kind: self.host.hierarchies[at].kind.clone(),
-            group: upwards(0).unwrap_or_else(root),
-            above: upwards(1).unwrap_or_else(root),
-            grandparent: if is_shared { upwards(2) } else { None },
-            name: place.path.file_name().unwrap_or_default().to_owned(),
-        }
+    /// Adds a group that is open.
+    fn take_in(&self, cgroup: &mut Cgroup, at: usize, path: &Path, group: Group) -> Result<()> {
+        let inode = group
+            .inode()
+            .map_err(|errno| failed(&group.path, "look at the group", errno))?;
+        let known = cgroup.members.iter().map(|member| &member.name);
+        let name = Name::new(&self.trees[at], path, Some(inode), known);
+        cgroup.members.push(Member::open(name, group));
+        Ok(())
     }
 
     /// Makes a group and those above it that are missing.
-    fn make(&self, at: usize, path: &Path, claim: Claim, limits: &Limits) -> Result<Vec<Arc<Group>>> {
+    fn make(&self, at: usize, path: &Path, claim: Claim, limits: &Limits) -> Result<Group> {
         for _ in 0..WALKS {
-            if let Some(chain) = self.walk(at, path, claim, limits)? {
-                return Ok(chain);
+            if let Some(group) = self.walk(at, path, claim, limits)? {
+                return Ok(group);
             }
         }
-        let path = self.roots[at].path.join(path);
+        let path = self.trees[at].root.path.join(path);
         Err(Error::Cgroup {
             path,
             action: "make the group: others keep removing it".into(),
@@ -324,14 +311,14 @@ impl Manager {
     }
 
     /// One try; `None` if a group of the path vanished on the way.
-    fn walk(&self, at: usize, path: &Path, claim: Claim, limits: &Limits) -> Result<Option<Vec<Arc<Group>>>> {
+    fn walk(&self, at: usize, path: &Path, claim: Claim, limits: &Limits) -> Result<Option<Group>> {
         let hierarchy = &self.host.hierarchies[at];
-        let mut chain = vec![Arc::clone(&self.roots[at])];
+        let mut walked = None;
         let mut names = path.iter().peekable();
         while let Some(name) = names.next() {
-            let group = Arc::clone(&chain[chain.len() - 1]);
+            let group = walked.as_ref().unwrap_or(&self.trees[at].root);
             if hierarchy.is_v2() {
-                prepare::enable(&group, &self.host, limits)?;
+                prepare::enable(group, &self.host, limits)?;
             }
             let whole = group.path.join(name);
             let fault = |source| Error::Cgroup {
@@ -345,7 +332,7 @@ impl Manager {
                 && !hierarchy.has("cpuset")
                 && let Some(next) = group.find(Path::new(name))?
             {
-                chain.push(Arc::new(next));
+                walked = Some(next);
                 continue;
             }
             let mut fresh = match group.make(name) {
@@ -374,11 +361,11 @@ impl Manager {
                 });
             }
             if hierarchy.has("cpuset") {
-                prepare::inherit_cpuset(&group, &next)?;
+                prepare::inherit_cpuset(group, &next)?;
             }
-            chain.push(Arc::new(next));
+            walked = Some(next);
         }
-        Ok(Some(chain))
+        Ok(walked)
     }
 }
 

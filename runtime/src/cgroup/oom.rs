@@ -1,9 +1,11 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -12,7 +14,11 @@ use tokio::io::unix::AsyncFd;
 
 use super::control::Cgroup;
 use super::group::{Group, failed};
+use super::named::{Member, Name};
 use crate::Result;
+
+/// What is done when a wait fails.
+const WAIT: &str = "wait for the want of memory";
 
 /// What [`OomWatch::next`] has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +43,12 @@ pub struct OomWatch {
 #[derive(Debug)]
 enum Source {
     /// An eventfd that the kernel counts up: cgroup-v1/memory.rst, section 10.
-    V1 { counter: Arc<OwnedFd>, group: Arc<Group> },
+    V1 { counter: Arc<OwnedFd>, group: Name },
     /// `memory.events`, which wakes poll(2), and the kills that were told: cgroup-v2.rst, "Memory Interface Files".
     V2 {
         events: Arc<OwnedFd>,
         told: u64,
-        group: Arc<Group>,
+        path: PathBuf,
     },
     /// No group counts its memory.
     None,
@@ -54,15 +60,15 @@ impl Cgroup {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io) and [`PermissionDenied`](crate::ErrorKind::PermissionDenied).
     pub fn watch_oom(&self, init: Option<OwnedFd>) -> Result<OomWatch> {
-        let source = if let Some(v1) = self.v1("memory") {
+        let source = if let Some(v1) = self.v1_member("memory") {
             of_v1(v1)?
-        } else if let Some(v2) = self.v2_with("memory.events") {
+        } else if let Some(v2) = self.v2_with("memory.events")? {
             let told = self.oom_kills()?;
             let events = Arc::new(open(v2, "memory.events", OFlags::RDONLY)?);
             Source::V2 {
                 events,
                 told,
-                group: Arc::clone(v2),
+                path: v2.path.clone(),
             }
         } else {
             Source::None
@@ -76,7 +82,8 @@ fn open(group: &Group, file: &str, flags: OFlags) -> Result<OwnedFd> {
     opened.map_err(|errno| failed(&group.path.join(file), "open", errno))
 }
 
-fn of_v1(group: &Arc<Group>) -> Result<Source> {
+fn of_v1(member: &Member) -> Result<Source> {
+    let group = member.group();
     let fault = |errno| failed(&group.path, "watch for the want of memory", errno);
     let counter = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(fault)?;
     let control = open(group, "memory.oom_control", OFlags::RDONLY)?;
@@ -84,7 +91,7 @@ fn of_v1(group: &Arc<Group>) -> Result<Source> {
     group.write("cgroup.event_control", &line).map_err(fault)?;
     Ok(Source::V1 {
         counter: Arc::new(counter),
-        group: Arc::clone(group),
+        group: member.name.clone(),
     })
 }
 
@@ -97,14 +104,23 @@ impl OomWatch {
     ///
     /// # Panics
     /// Outside a tokio runtime with I/O.
-    pub fn into_stream(self) -> Result<BoxStream<'static, ()>> {
-        const WAIT: &str = "wait for the want of memory";
+    pub fn into_stream(mut self) -> Result<BoxStream<'static, ()>> {
+        let init = self.init.take().map(|init| registered(init, Interest::READABLE));
+        let init = init.transpose().map_err(crate::host::io_error(WAIT))?;
+        self.until(init.map_or(End::Never, End::Seen))
+    }
+
+    /// The same for one of whose end somebody else tells.
+    pub(crate) fn into_stream_until(self, end: BoxFuture<'static, ()>) -> Result<BoxStream<'static, ()>> {
+        self.until(End::Told(end))
+    }
+
+    fn until(self, end: End) -> Result<BoxStream<'static, ()>> {
         let wake = self.source.wakes().map(|(fd, interest)| registered(fd, interest));
-        let init = self.init.map(|init| registered(init, Interest::READABLE));
         let waits = Waits {
-            source: self.source,
             wake: wake.transpose().map_err(crate::host::io_error(WAIT))?,
-            init: init.transpose().map_err(crate::host::io_error(WAIT))?,
+            source: self.source,
+            end,
         };
         Ok(stream::unfold(waits, Waits::next).boxed())
     }
@@ -142,7 +158,7 @@ impl OomWatch {
         });
         match poll(&mut waits, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(errno) => Err(crate::host::io_error("wait for the want of memory")(errno)),
+            Err(errno) => Err(crate::host::io_error(WAIT)(errno)),
         }
     }
 }
@@ -154,18 +170,56 @@ fn registered<T: AsRawFd>(fd: T, interest: Interest) -> std::io::Result<AsyncFd<
 }
 
 /// An [`OomWatch`] that a tokio runtime wakes.
-#[derive(Debug)]
 struct Waits {
     source: Source,
     wake: Option<AsyncFd<Arc<OwnedFd>>>,
-    init: Option<AsyncFd<OwnedFd>>,
+    end: End,
+}
+
+/// How the end of the container is learnt.
+enum End {
+    /// It is not.
+    Never,
+    /// By the pidfd of its init process.
+    Seen(AsyncFd<OwnedFd>),
+    /// From somebody who has seen it.
+    Told(BoxFuture<'static, ()>),
+    /// It is known.
+    Known,
+}
+
+impl End {
+    fn is_here(&mut self) -> bool {
+        match self {
+            Self::Never => return false,
+            Self::Seen(init) => return longshore_linux::has_ended(init),
+            Self::Known => return true,
+            Self::Told(told) => match told.now_or_never() {
+                Some(()) => *self = Self::Known,
+                None => return false,
+            },
+        }
+        true
+    }
+
+    async fn wait(&mut self) {
+        match self {
+            Self::Never => std::future::pending().await,
+            Self::Seen(init) => ready(Some(init), Interest::READABLE).await,
+            Self::Told(told) => {
+                told.await;
+                *self = Self::Known;
+            }
+            Self::Known => {}
+        }
+    }
 }
 
 impl Waits {
     async fn next(mut self) -> Option<((), Self)> {
         loop {
             // In this order, so that what came before the end is told before it.
-            let ended = self.init.as_ref().is_some_and(longshore_linux::has_ended);
+            let ended = self.end.is_here();
             match self.source.look() {
                 Ok(Some(OomNews::OutOfMemory)) => return Some(((), self)),
                 Ok(None) if !ended => self.wait().await,
@@ -179,10 +233,10 @@ impl Waits {
         }
     }
 
-    async fn wait(&self) {
+    async fn wait(&mut self) {
         let interest = self.source.wakes().map(|(_, interest)| interest);
         let source = ready(self.wake.as_ref(), interest.unwrap_or(Interest::READABLE));
-        let ended = ready(self.init.as_ref(), Interest::READABLE);
+        let ended = self.end.wait();
         futures::pin_mut!(source, ended);
         futures::future::select(source, ended).await;
     }
@@ -221,18 +275,21 @@ impl Source {
             Self::None => Ok(None),
             Self::V1 { counter, group } => match rustix::io::read(&*counter, &mut [0; 8]) {
                 // The removal of a group is told the same way.
-                Ok(_) if !group.has("cgroup.event_control") => Ok(Some(OomNews::Ended)),
+                Ok(_) if !group.open().has("cgroup.event_control")? => Ok(Some(OomNews::Ended)),
                 Ok(_) => Ok(Some(OomNews::OutOfMemory)),
                 Err(Errno::AGAIN | Errno::INTR) => Ok(None),
-                Err(errno) => Err(failed(&group.path, "read the eventfd of memory.oom_control", errno)),
+                Err(errno) => {
+                    let action = "read the eventfd of memory.oom_control";
+                    Err(failed(&group.open().path, action, errno))
+                }
             },
-            Self::V2 { events, told, group } => {
+            Self::V2 { events, told, path } => {
                 // Only a read re-arms the wakeup.
                 let mut text = [0; 512];
                 let length = match rustix::io::pread(&*events, &mut text, 0) {
                     Ok(length) => length,
                     Err(Errno::NODEV) => return Ok(Some(OomNews::Ended)),
-                    Err(errno) => return Err(failed(&group.path.join("memory.events"), "read", errno)),
+                    Err(errno) => return Err(failed(&path.join("memory.events"), "read", errno)),
                 };
                 let kills = super::stats::oom_kills_in(&String::from_utf8_lossy(&text[..length]));
                 let news = kills > *told;

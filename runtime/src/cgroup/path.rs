@@ -62,6 +62,9 @@ pub struct Place {
     pub mount: PathBuf,
     /// The group, relative to that.
     pub path: PathBuf,
+    /// Its inode number, if it is known: a group that was made later at the same place has another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inode: Option<u64>,
 }
 
 /// What `linux.cgroupsPath` asks for.

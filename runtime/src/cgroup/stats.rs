@@ -6,9 +6,8 @@ mod parse;
 use super::control::Cgroup;
 use super::group::Group;
 use super::host::Home;
+use super::named::Member;
 use crate::{Pressure, Result, Stats};
-use std::sync::Arc;
-
 use parse::Table;
 #[cfg(feature = "fuzzing")]
 pub(crate) use parse::read_all;
@@ -39,30 +38,31 @@ impl Cgroup {
         if let Some(v1) = self.v1("memory") {
             return Ok(v1.table("memory.oom_control")?.get("oom_kill"));
         }
-        match self.v2_with("memory.events") {
+        match self.v2_with("memory.events")? {
             Some(v2) => Ok(v2.table("memory.events")?.get("oom_kill")),
             None => Ok(0),
         }
     }
 
-    pub(super) fn v1(&self, controller: &str) -> Option<&Arc<Group>> {
-        self.members
-            .iter()
-            .find(|m| m.serves(Home::V1, controller))
-            .map(|m| &m.group)
+    pub(super) fn v1(&self, controller: &str) -> Option<&Group> {
+        self.v1_member(controller).map(Member::group)
+    }
+
+    pub(super) fn v1_member(&self, controller: &str) -> Option<&Member> {
+        self.members.iter().find(|m| m.serves(Home::V1, controller))
     }
 
     /// The v2 group, if it has a file.
-    pub(super) fn v2_with(&self, file: &str) -> Option<&Arc<Group>> {
-        self.members
-            .iter()
-            .find(|m| m.serves(Home::V2, ""))
-            .map(|m| &m.group)
-            .filter(|g| g.has(file))
+    pub(super) fn v2_with(&self, file: &str) -> Result<Option<&Group>> {
+        let v2 = self.members.iter().find(|m| m.is_v2()).map(Member::group);
+        match v2 {
+            Some(group) if group.has(file)? => Ok(Some(group)),
+            _ => Ok(None),
+        }
     }
 
     fn pressure(&self, file: &str) -> Result<Option<Pressure>> {
-        match self.v2_with(file) {
+        match self.v2_with(file)? {
             Some(v2) => Ok(v2.read(file)?.and_then(|text| parse::pressure(&text))),
             None => Ok(None),
         }

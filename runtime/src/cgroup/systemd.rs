@@ -15,6 +15,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use oci_spec::runtime::LinuxResources;
 
@@ -73,8 +74,10 @@ impl Manager {
         if let Some(resources) = order.resources {
             properties.extend(properties::of_limits(resources, about)?);
         }
-        let mut cgroup = Cgroup::default();
-        cgroup.location.unit = Some(order.unit.clone());
+        let mut cgroup = Cgroup {
+            unit: Some(Arc::new(order.unit.clone())),
+            ..Cgroup::default()
+        };
         let wanted = Wanted::Unit(order.unit.group.clone());
         let made = systemd
             .start(order.unit, &properties)

@@ -11,7 +11,7 @@ use super::process::Watched;
 use super::reactor::Reactor;
 use super::record::{ProcessName, Record, StateDir, Written};
 use super::start_socket;
-use crate::cgroup::{Cgroup, Manager};
+use crate::cgroup::{Cgroup, Manager, Names};
 use crate::{ContainerId, ExitStatus, Result, State, Status};
 
 const SIGKILL: i32 = 9;
@@ -24,7 +24,7 @@ pub(crate) struct Container {
     pub(crate) record: Record,
     pub(crate) init: Arc<Watched>,
     /// The process that records how init ends, while it lives.
-    pub(crate) monitor: Option<OwnedFd>,
+    pub(crate) monitor: Option<Arc<OwnedFd>>,
     groups: Mutex<Groups>,
     pub(crate) execs: Mutex<HashMap<String, Arc<Watched>>>,
     /// Calls on one container take turns.
@@ -35,7 +35,7 @@ pub(crate) struct Container {
 /// The groups, and the record that names them: another program may have given the container more.
 #[derive(Debug)]
 struct Groups {
-    cgroup: Arc<Cgroup>,
+    names: Names,
     written: Option<Written>,
 }
 
@@ -46,10 +46,10 @@ impl Container {
         dir: StateDir,
         record: Record,
         (init, monitor): (Watched, Option<OwnedFd>),
-        cgroup: Cgroup,
+        names: Names,
     ) -> Self {
         let groups = Groups {
-            cgroup: Arc::new(cgroup),
+            names,
             written: dir.written(),
         };
         Self {
@@ -57,7 +57,7 @@ impl Container {
             dir,
             record,
             init: Arc::new(init),
-            monitor,
+            monitor: monitor.map(Arc::new),
             groups: Mutex::new(groups),
             execs: Mutex::default(),
             turn: Arc::default(),
@@ -73,17 +73,22 @@ impl Container {
         if let Some(exit) = dir.load_exit()? {
             init.ended(exit);
         }
-        let cgroup = cgroups.open(&record.cgroups)?;
-        Ok(Self::new(id.clone(), dir, record, (init, monitor), cgroup))
+        let names = cgroups.names(&record.cgroups);
+        Ok(Self::new(id.clone(), dir, record, (init, monitor), names))
     }
 
     fn groups(&self) -> std::sync::MutexGuard<'_, Groups> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Its groups.
-    pub(crate) fn cgroup(&self) -> Arc<Cgroup> {
-        Arc::clone(&self.groups().cgroup)
+    /// Its groups, to do something to them.
+    pub(crate) fn cgroup(&self) -> Cgroup {
+        self.groups().names.wake()
+    }
+
+    /// Whether it has any.
+    pub(crate) fn has_groups(&self) -> bool {
+        !self.groups().names.is_none()
     }
 
     /// Sees whether another program has given it more groups.
@@ -91,10 +96,8 @@ impl Container {
         let written = self.dir.written();
         let mut groups = self.groups();
         if groups.written != written {
-            if let Some(record) = self.dir.load()?
-                && record.cgroups != *groups.cgroup.location()
-            {
-                groups.cgroup = Arc::new(cgroups.open(&record.cgroups)?);
+            if let Some(record) = self.dir.load()? {
+                groups.names = cgroups.names(&record.cgroups);
             }
             groups.written = written;
         }
@@ -104,7 +107,7 @@ impl Container {
     /// Gives it other groups; they must be in its record already.
     pub(crate) fn regroup(&self, cgroup: Cgroup) {
         let mut groups = self.groups();
-        groups.cgroup = Arc::new(cgroup);
+        groups.names = cgroup.rest();
         groups.written = self.dir.written();
     }
 
@@ -116,11 +119,7 @@ impl Container {
         if self.watching.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let copy = |fd: Option<&OwnedFd>| fd.map(OwnedFd::try_clone).transpose();
-        let copied = crate::host::io_error("duplicate a pidfd");
-        let (pidfd, monitor) = copy(self.init.pidfd.as_ref())
-            .and_then(|pidfd| Ok((pidfd, copy(self.monitor.as_ref())?)))
-            .map_err(copied)?;
+        let (pidfd, monitor) = (self.init.pidfd.clone(), self.monitor.clone());
         let (init, dir) = (Arc::clone(&self.init), self.dir.clone());
         let on_exit = move |exit: Option<ExitStatus>| {
             // Whoever made the container knows better, if this program can't know.
@@ -148,6 +147,11 @@ impl Container {
         })
     }
 
+    /// Whether this program learns of the end of init by itself.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watching.load(Ordering::Acquire)
+    }
+
     /// The record of init's end, as soon as nobody writes it any more. Blocks.
     fn recorded(&self) -> Option<ExitStatus> {
         crate::host::wait_for_end(self.monitor.as_ref()?);
@@ -158,7 +162,7 @@ impl Container {
 
     /// Kills all of it, frozen or not, and waits for the end of init. Blocks.
     pub(crate) fn kill_and_wait(&self) {
-        if !self.cgroup().is_none() {
+        if self.has_groups() {
             let _ = self.cgroup().kill();
         }
         if let Some(pidfd) = &self.init.pidfd {
@@ -169,7 +173,7 @@ impl Container {
 
     /// Waits for the end of init, and for its record if this program makes one. Blocks.
     pub(crate) fn wait_until_recorded(&self) {
-        if self.watching.load(Ordering::Acquire) {
+        if self.is_watched() {
             futures::executor::block_on(self.init.wait_for_exit());
         } else if let (None, Some(pidfd)) = (self.recorded(), &self.init.pidfd) {
             // Whose end is another's to learn, or who is a stranger, is not reaped here.
@@ -212,7 +216,7 @@ impl Container {
     }
 
     fn is_frozen(&self) -> bool {
-        !self.cgroup().is_none() && self.cgroup().is_frozen().unwrap_or(false)
+        self.has_groups() && self.cgroup().is_frozen().unwrap_or(false)
     }
 
     /// Whether a start signal would be seen; whether somebody waits for one is not asked, which would wake him.

@@ -162,7 +162,7 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
 
     let made = claim(shared, &id, &spec, &limits, lifetime)?;
     let (dir, cgroup) = made.parts();
-    let (mut inputs, socket) = Inputs::open(&program, cgroup.location())?;
+    let (mut inputs, socket) = Inputs::open(&program, &cgroup.location())?;
     inputs.put_descriptors(&program, descriptors)?;
     inputs.put(Slot::START, start_socket::listen_in(dir.path(), START_SOCKET)?)?;
     let monitored = lifetime == Lifetime::Detached && reaper == Reaper::Executor;
@@ -201,7 +201,7 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
         lifetime,
         bundle,
         created: SystemTime::now(),
-        cgroups: cgroup.location().clone(),
+        cgroups: cgroup.location(),
         steps,
         monitor: None,
         spec,
@@ -235,7 +235,7 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
     let monitor = session.take_monitor();
     let init = Watched::new(session.pid(), Some(session.into_pidfd()), drained.map(Drained::wait));
     let (dir, cgroup) = made.keep();
-    let container = Arc::new(Container::new(id, dir, record, (init, monitor), cgroup));
+    let container = Arc::new(Container::new(id, dir, record, (init, monitor), cgroup.rest()));
     let pending = Pending::new(&container);
     if reaper != Reaper::Heir {
         container.watch(shared.reactor.as_ref())?;

@@ -98,7 +98,7 @@ fn make(shared: &Shared, container: &Arc<Container>, request: ExecRequest) -> Re
     let program = Arc::new(plan_exec(&container.record.spec, &process, &shared.facts, &options)?);
     tell(&container.id, program.warnings());
 
-    let (mut inputs, socket) = Inputs::open(&program, container.cgroup().location())?;
+    let (mut inputs, socket) = Inputs::open(&program, &container.cgroup().location())?;
     inputs.put_descriptors(&program, descriptors)?;
     let init = init_pidfd(container)?;
     if program.enters_root_of_init() {
@@ -160,13 +160,7 @@ fn make(shared: &Shared, container: &Arc<Container>, request: ExecRequest) -> Re
     let pending = PendingExec {
         made: Some((Arc::clone(container), exec_id, Arc::clone(&process))),
     };
-    let watched = process
-        .pidfd
-        .as_ref()
-        .filter(|_| reaper != Reaper::Heir)
-        .map(OwnedFd::try_clone)
-        .transpose()
-        .map_err(io_error("duplicate a pidfd"))?;
+    let watched = process.pidfd.clone().filter(|_| reaper != Reaper::Heir);
     if let (Some(watched), Some(reactor)) = (watched, &shared.reactor) {
         reactor.watch(watched, move |exit| {
             process.ended(exit.unwrap_or_else(ExitStatus::unknown))

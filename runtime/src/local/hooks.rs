@@ -151,7 +151,7 @@ impl Inside<'_> {
     }
 
     fn spawn(&self, program: Arc<Program>, state: &Value, status: Status) -> Result<(OwnedFd, OwnedFd)> {
-        let (mut inputs, socket) = Inputs::open(&program, self.cgroup.location())?;
+        let (mut inputs, socket) = Inputs::open(&program, &self.cgroup.location())?;
         let streams = Ends::open(state).map_err(crate::host::io_error("open a hook's streams"))?;
         inputs.put_streams(Stdio {
             stdin: streams.stdin.into(),

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use futures::stream::BoxStream;
 use oci_spec::runtime::{LinuxResources, Spec};
 
@@ -288,14 +289,20 @@ impl Executor for LinuxExecutor {
     }
 
     async fn out_of_memory(&self, id: &ContainerId) -> Result<BoxStream<'static, ()>> {
-        self.watch_oom(id)?.into_stream()
+        let container = self.shared.find(id)?;
+        if !container.is_watched() {
+            return self.watch_oom(id)?.into_stream();
+        }
+        let init = Arc::clone(&container.init);
+        let end = async move { _ = init.wait_for_exit().await };
+        container.cgroup().watch_oom(None)?.into_stream_until(end.boxed())
     }
 
     async fn processes(&self, id: &ContainerId) -> Result<Vec<u32>> {
         let container = self.shared.find(id)?;
-        self.block(move |_| match container.cgroup().is_none() {
-            true => Ok(container.state().pid.into_iter().collect()),
-            false => container.cgroup().pids(),
+        self.block(move |_| match container.has_groups() {
+            false => Ok(container.state().pid.into_iter().collect()),
+            true => container.cgroup().pids(),
         })
         .await
     }
@@ -439,7 +446,7 @@ fn delete(shared: &Shared, container: &Arc<Container>, mode: DeleteMode) -> Resu
         container.kill_and_wait();
     }
     container.wait_until_recorded();
-    if !container.cgroup().is_none() {
+    if container.has_groups() {
         // Without a PID namespace of their own, processes may have outlived init.
         if !container.has_own_pids() {
             container.cgroup().kill()?;

@@ -1,5 +1,5 @@
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::channel::oneshot;
 use futures::future::{BoxFuture, FutureExt, Shared};
@@ -15,7 +15,7 @@ use crate::{ExitStatus, Result};
 pub(crate) struct Watched {
     pub(crate) pid: i32,
     /// None for one that had ended before this program knew of it.
-    pub(crate) pidfd: Option<OwnedFd>,
+    pub(crate) pidfd: Option<Arc<OwnedFd>>,
     exit: Mutex<Exit>,
     /// Ends when all of its output has reached its medium.
     drained: Option<Shared<BoxFuture<'static, ()>>>,
@@ -31,7 +31,7 @@ impl Watched {
     pub(crate) fn new(pid: i32, pidfd: Option<OwnedFd>, drained: Option<BoxFuture<'static, ()>>) -> Self {
         Self {
             pid,
-            pidfd,
+            pidfd: pidfd.map(Arc::new),
             exit: Mutex::default(),
             drained: drained.map(FutureExt::shared),
         }

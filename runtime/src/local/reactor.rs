@@ -36,7 +36,7 @@ struct Shared {
 #[derive(Default)]
 struct Watched {
     next: u64,
-    processes: HashMap<u64, (OwnedFd, Then)>,
+    processes: HashMap<u64, (Arc<OwnedFd>, Then)>,
     closing: bool,
 }
 
@@ -72,7 +72,7 @@ impl Reactor {
     /// Calls `on_exit`, on the reactor's thread, when the process ends, also when it has ended already.
     pub(crate) fn watch(
         &self,
-        pidfd: OwnedFd,
+        pidfd: Arc<OwnedFd>,
         on_exit: impl FnOnce(Option<ExitStatus>) + Send + 'static,
     ) -> Result<()> {
         self.shared.watch(pidfd, Then::Tell(Box::new(on_exit)))
@@ -81,8 +81,8 @@ impl Reactor {
     /// Calls `on_end`, on the reactor's thread, when the process ends, however that is. It may hand another to be watched.
     pub(crate) fn watch_end(
         &self,
-        pidfd: OwnedFd,
-        on_end: impl FnOnce() -> Option<(OwnedFd, OnExit)> + Send + 'static,
+        pidfd: Arc<OwnedFd>,
+        on_end: impl FnOnce() -> Option<(Arc<OwnedFd>, OnExit)> + Send + 'static,
     ) -> Result<()> {
         let shared = Arc::downgrade(&self.shared);
         let go = move || {
@@ -97,7 +97,7 @@ impl Reactor {
 }
 
 impl Shared {
-    fn watch(&self, pidfd: OwnedFd, then: Then) -> Result<()> {
+    fn watch(&self, pidfd: Arc<OwnedFd>, then: Then) -> Result<()> {
         let mut watched = self.lock();
         let key = watched.next;
         watched.next += 1;
@@ -133,7 +133,7 @@ const PAUSE: Duration = Duration::from_millis(4);
 
 /// A child of another program that has ended, nobody can tell yet how.
 struct Unknown {
-    pidfd: OwnedFd,
+    pidfd: Arc<OwnedFd>,
     on_exit: OnExit,
     tries: u32,
 }

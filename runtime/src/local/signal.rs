@@ -23,12 +23,12 @@ pub(super) fn kill(container: &Container, signal: i32) -> Result<()> {
 
 /// Whether there are processes, in groups that only the container has, that the end of init does not end.
 pub(super) fn outlives_init(container: &Container) -> Result<bool> {
-    Ok(!container.has_own_pids() && !container.cgroup().is_none() && !container.cgroup().pids()?.is_empty())
+    Ok(!container.has_own_pids() && container.has_groups() && !container.cgroup().pids()?.is_empty())
 }
 
 /// To every process: by the cgroup, or, without one, by the PID namespace whose init takes all with it.
 pub(super) fn kill_all(container: &Container, signal: i32) -> Result<()> {
-    if !container.cgroup().is_none() {
+    if container.has_groups() {
         return match signal {
             SIGKILL => container.cgroup().kill(),
             _ => container.cgroup().signal_all(signal),

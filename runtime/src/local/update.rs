@@ -22,7 +22,7 @@ pub(super) fn update(shared: &Shared, container: &Arc<Container>, change: &Linux
     let before = container.cgroup();
     if let Some(wider) = shared.cgroups.widen(&container.id, path.as_deref(), &before, &limits)? {
         // First the record: who finds it can remove the groups.
-        record.cgroups = wider.location().clone();
+        record.cgroups = wider.location();
         container.dir.save(&record)?;
         container.regroup(wider);
         container.cgroup().gather(&before)?;

@@ -1,5 +1,3 @@
-use std::os::fd::AsFd;
-
 #[cfg(any(feature = "systemd", test))]
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::fs::{AtFlags, Uid, chownat};
@@ -19,15 +17,16 @@ impl Cgroup {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io) and [`PermissionDenied`](crate::ErrorKind::PermissionDenied).
     pub fn delegate(&self, user: u32) -> Result<()> {
-        let Some(group) = self.v2_with("cgroup.procs") else {
+        let Some(group) = self.v2_with("cgroup.procs")? else {
             return Ok(());
         };
         let owner = Some(Uid::from_raw(user));
         let told = |file: &str, errno| failed(&group.path.join(file), format!("give it to user {user}"), errno);
-        chownat(group.as_fd(), "", owner, None, AtFlags::EMPTY_PATH).map_err(|errno| told("", errno))?;
+        let directory = group.dir().map_err(|errno| told("", errno))?;
+        chownat(directory, "", owner, None, AtFlags::EMPTY_PATH).map_err(|errno| told("", errno))?;
         let list = std::fs::read_to_string(LIST).unwrap_or_else(|_| USUAL.join("\n"));
         for file in list.lines().filter(|file| !file.is_empty() && !file.contains('/')) {
-            match chownat(group.as_fd(), file, owner, None, AtFlags::SYMLINK_NOFOLLOW) {
+            match chownat(directory, file, owner, None, AtFlags::SYMLINK_NOFOLLOW) {
                 // Kernels list files that not every group has.
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(errno) => return Err(told(file, errno)),

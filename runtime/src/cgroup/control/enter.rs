@@ -1,5 +1,5 @@
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -52,21 +52,17 @@ impl Cgroup {
         for member in &self.members {
             let path = below
                 .iter()
-                .find(|sub| sub.is_in(&member.kind))
+                .find(|sub| sub.is_in(&member.name.tree.kind))
                 .map(SubGroup::plain)
                 .transpose()?;
             let found = match path.filter(|path| !path.as_os_str().is_empty()) {
                 None => None,
                 Some(path) => Some(member.inside(&path)?),
             };
-            let group = found.as_ref().unwrap_or(&member.group);
+            let group = found.as_ref().unwrap_or_else(|| member.group());
             if member.is_v2() {
-                let fd = group.as_fd().try_clone_to_owned();
-                entry.unified = Some(fd.map_err(|source| Error::Cgroup {
-                    path: group.path.clone(),
-                    action: "keep the group open".into(),
-                    source,
-                })?);
+                let fd = group.dir().and_then(|dir| rustix::io::fcntl_dupfd_cloexec(dir, 0));
+                entry.unified = Some(fd.map_err(|errno| failed(&group.path, "keep the group open", errno))?);
             } else {
                 let fd = group.open("tasks", OFlags::WRONLY);
                 entry
@@ -85,7 +81,11 @@ impl Cgroup {
         let mut named = BTreeSet::new();
         for sub in below {
             for controller in &sub.controllers {
-                if !self.members.iter().any(|member| member.kind.is_of(controller)) {
+                if !self
+                    .members
+                    .iter()
+                    .any(|member| member.name.tree.kind.is_of(controller))
+                {
                     return Err(refuse(format!("unknown controller {controller}")));
                 }
                 if !named.insert(controller) {
@@ -100,9 +100,9 @@ impl Cgroup {
 
 impl Member {
     fn inside(&self, path: &Path) -> Result<Group> {
-        self.group.find(path)?.ok_or_else(|| {
+        self.group().find(path)?.ok_or_else(|| {
             let action = "find the group, for adding pid of the new process to cgroups; make it first";
-            failed(&self.group.path.join(path), action, Errno::NOENT)
+            failed(&self.group().path.join(path), action, Errno::NOENT)
         })
     }
 }

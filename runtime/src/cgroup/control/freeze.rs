@@ -9,7 +9,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use super::super::group::{Group, failed};
 use super::super::host::Kind;
-use super::{Cgroup, Member};
+use super::super::named::Member;
+use super::Cgroup;
 use crate::{Error, Result};
 
 /// How long processes may take to freeze: one that waits for a disk may take long, one that hangs on a dead NFS server for ever.
@@ -28,8 +29,12 @@ impl Cgroup {
         };
         match v2.write("cgroup.kill", "1") {
             Ok(()) => {}
-            Err(Errno::NOENT) if v2.has("cgroup.procs") => return self.kill_by_signal(), // Linux before 5.14.
-            Err(Errno::NOENT | Errno::NODEV) => {}
+            // Linux before 5.14, or a group that is gone.
+            Err(Errno::NOENT | Errno::NODEV) => {
+                if v2.has("cgroup.procs")? {
+                    return self.kill_by_signal();
+                }
+            }
             Err(errno) => return Err(failed(&v2.path.join("cgroup.kill"), "write '1'", errno)),
         }
         // A process that was on its way into the groups when its parent died may be in those of v1 only.
@@ -37,7 +42,7 @@ impl Cgroup {
             return Ok(());
         };
         let (mut all, mut killed) = (BTreeSet::new(), BTreeSet::new());
-        v1.group.collect_pids(&mut all)?;
+        v1.group().collect_pids(&mut all)?;
         v2.collect_pids(&mut killed)?;
         self.signal_each(all.difference(&killed).copied(), Signal::KILL.as_raw())
     }
@@ -133,18 +138,20 @@ impl Cgroup {
     }
 
     fn v2(&self) -> Option<&Group> {
-        self.members.iter().find(|m| m.is_v2()).map(|m| &*m.group)
+        self.members.iter().find(|m| m.is_v2()).map(Member::group)
     }
 
     fn freezer(&self) -> Result<Freezer<'_>> {
-        if let Some(v2) = self.v2().filter(|g| g.has("cgroup.freeze")) {
+        if let Some(v2) = self.v2()
+            && v2.has("cgroup.freeze")?
+        {
             return Ok(Freezer::V2(v2));
         }
         let v1 = self
             .members
             .iter()
             .find(|m| m.serves(super::super::host::Home::V1, "freezer"));
-        v1.map(|Member { group, .. }| Freezer::V1(group))
+        v1.map(|member| Freezer::V1(member.group()))
             .ok_or_else(|| Error::Unsupported {
                 field: "linux.cgroupsPath".into(),
                 reason: "the container has no group that can freeze its processes".into(),

@@ -3,7 +3,9 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::super::group::{Group, failed};
-use super::{Cgroup, Member, freeze::wait_for_event};
+use super::super::named::Member;
+use super::super::path::PARENT;
+use super::{Cgroup, freeze::wait_for_event};
 use crate::Result;
 
 /// How long processes that were killed may take to be gone.
@@ -19,7 +21,7 @@ impl Cgroup {
     pub fn remove(&self) -> Result<()> {
         let mut result = Ok(());
         #[cfg(feature = "systemd")]
-        if let Some(unit) = &self.location.unit {
+        if let Some(unit) = &self.unit {
             result = super::super::systemd::stop(unit);
         }
         let end = Instant::now() + LEAVING;
@@ -35,32 +37,40 @@ impl Cgroup {
 
 impl Member {
     fn remove(&self, end: Instant) -> Result<()> {
-        let above = &self.above;
+        // Another one of the same name is not ours to remove.
+        if self.name.open().dir().is_err_and(|errno| errno == Errno::NOENT) {
+            return Ok(());
+        }
+        let (Some(above), Some(name)) = (self.above(), self.name.path.file_name()) else {
+            return Ok(());
+        };
         let mut pause = Duration::from_micros(50);
         loop {
-            match above.unmake(&self.name) {
+            match above.unmake(name) {
                 Ok(()) | Err(Errno::NOENT) => break,
                 Err(Errno::BUSY | Errno::NOTEMPTY | Errno::AGAIN | Errno::INTR) => {}
-                Err(errno) => return Err(failed(&self.group.path, "remove the group", errno)),
+                Err(errno) => return Err(failed(&self.group().path, "remove the group", errno)),
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let pids = self.group.pids_of("cgroup.procs").unwrap_or_default();
+                let pids = self.group().pids_of("cgroup.procs").unwrap_or_default();
                 let action = format!("remove the group: processes {pids:?} are still in it; kill them first");
-                return Err(failed(&self.group.path, action, Errno::BUSY));
+                return Err(failed(&self.group().path, action, Errno::BUSY));
             }
-            if remove_inside(&self.group)? {
+            if remove_inside(self.group())? {
                 continue;
             }
             if self.is_v2() {
-                wait_for_event(&self.group, "populated", false, left.min(Duration::from_millis(100)))?;
+                wait_for_event(self.group(), "populated", false, left.min(Duration::from_millis(100)))?;
             } else {
                 // v1 tells nobody when a group is empty.
                 std::thread::sleep(pause);
             }
             pause = (pause * 2).min(Duration::from_millis(20));
         }
-        if let (Some(grandparent), Some(name)) = (&self.grandparent, above.path.file_name()) {
+        if let (Some(grandparent), Some(name)) = (self.grandparent(), above.path.file_name())
+            && name == PARENT
+        {
             // Fails as long as another container is in it, and that is right.
             let _ = grandparent.unmake(name);
         }

@@ -14,6 +14,7 @@ impl Manager {
         let place = |h: &Hierarchy| Place {
             mount: h.mount_point.clone(),
             path: unit.group.clone(),
+            inode: None,
         };
         self.open(&Location {
             places: self.host.hierarchies.iter().map(place).collect(),
@@ -29,6 +30,6 @@ impl Manager {
         let at = self.host.hierarchies.iter().position(Hierarchy::is_v2)?;
         let text = std::fs::read(format!("/proc/{pid}/cgroup")).ok()?;
         let path = self.host.hierarchies[at].group_in(&text)?;
-        self.roots[at].find(&path).ok()?.map(OwnedFd::from)
+        self.trees[at].root.find(&path).ok()??.into_dir().ok()
     }
 }

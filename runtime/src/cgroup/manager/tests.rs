@@ -29,7 +29,7 @@ fn sleepers(cgroup: &Cgroup) -> Child {
         .stdout(Stdio::piped())
         .spawn()
         .expect("a shell");
-    for Place { mount, path } in &cgroup.location().places {
+    for Place { mount, path, .. } in cgroup.location().places {
         let file = mount.join(path).join("cgroup.procs");
         std::fs::write(file, child.id().to_string()).expect("the shell enters");
     }
@@ -68,7 +68,7 @@ fn v1_alone_freezes_and_kills() {
     cgroup.kill().expect("killed");
     assert!(!child.wait().expect("reaped").success());
     cgroup.remove().expect("removed");
-    assert!(manager.open(cgroup.location()).expect("nothing there").is_none());
+    assert!(manager.open(&cgroup.location()).expect("nothing there").is_none());
 }
 
 #[test]

@@ -19,7 +19,7 @@ impl Cgroup {
                 cpu.throttled = Duration::from_nanos(times.get("throttled_time"));
                 (cpu.bursts, cpu.burst) = (times.get("nr_bursts"), Duration::from_nanos(times.get("burst_time")));
             }
-        } else if let Some(v2) = self.v2_with("cpu.stat") {
+        } else if let Some(v2) = self.v2_with("cpu.stat")? {
             let times = v2.table("cpu.stat")?;
             let micros = |key| Duration::from_micros(times.get(key));
             (cpu.total, cpu.user, cpu.system) = (micros("usage_usec"), micros("user_usec"), micros("system_usec"));

@@ -7,7 +7,7 @@ impl Cgroup {
     pub(super) fn io(&self) -> Result<Option<IoStats>> {
         let tables = if let Some(v1) = self.v1("blkio") {
             of_v1(v1)?
-        } else if let Some(v2) = self.v2_with("io.stat") {
+        } else if let Some(v2) = self.v2_with("io.stat")? {
             parse::io_stat(&v2.read("io.stat")?.unwrap_or_default())
         } else {
             return Ok(None);

@@ -9,7 +9,7 @@ impl Cgroup {
     pub(super) fn memory(&self) -> Result<Option<MemoryStats>> {
         let mut memory = if let Some(v1) = self.v1("memory") {
             of_v1(v1)?
-        } else if let Some(v2) = self.v2_with("memory.current") {
+        } else if let Some(v2) = self.v2_with("memory.current")? {
             of_v2(v2)?
         } else {
             return Ok(None);

@@ -8,7 +8,7 @@ use crate::{HugetlbStats, MiscStats, PidsStats, RdmaStats, Result};
 
 impl Cgroup {
     pub(super) fn pid_counts(&self) -> Result<Option<PidsStats>> {
-        let Some(group) = self.v1("pids").or_else(|| self.v2_with("pids.current")) else {
+        let Some(group) = self.either("pids", "pids.current")? else {
             return Ok(None);
         };
         let (current, limit) = (group.number("pids.current")?.unwrap_or(0), group.number("pids.max")?);
@@ -17,7 +17,7 @@ impl Cgroup {
 
     pub(super) fn hugetlb(&self) -> Result<BTreeMap<String, HugetlbStats>> {
         let mut all = BTreeMap::new();
-        let (group, end) = match (self.v1("hugetlb"), self.v2_with("cgroup.procs")) {
+        let (group, end) = match (self.v1("hugetlb"), self.v2_with("cgroup.procs")?) {
             (Some(v1), _) => (v1, ".usage_in_bytes"),
             (None, Some(v2)) => (v2, ".current"),
             _ => return Ok(all),
@@ -45,7 +45,7 @@ impl Cgroup {
     }
 
     pub(super) fn rdma(&self) -> Result<BTreeMap<String, RdmaStats>> {
-        let Some(group) = self.v1("rdma").or_else(|| self.v2_with("rdma.current")) else {
+        let Some(group) = self.either("rdma", "rdma.current")? else {
             return Ok(BTreeMap::new());
         };
         let text = |file| Ok::<_, crate::Error>(group.read(file)?.unwrap_or_default());
@@ -53,7 +53,7 @@ impl Cgroup {
     }
 
     pub(super) fn misc(&self) -> Result<BTreeMap<String, MiscStats>> {
-        let Some(group) = self.v1("misc").or_else(|| self.v2_with("misc.current")) else {
+        let Some(group) = self.either("misc", "misc.current")? else {
             return Ok(BTreeMap::new());
         };
         let (current, limits) = (group.table("misc.current")?, group.table("misc.max")?);
@@ -67,6 +67,16 @@ impl Cgroup {
             (name, stats)
         };
         Ok(current.0.into_iter().map(one).collect())
+    }
+}
+
+impl Cgroup {
+    /// The group of a v1 controller, or that of v2 if it has a file.
+    fn either(&self, controller: &str, file: &str) -> Result<Option<&Group>> {
+        match self.v1(controller) {
+            Some(v1) => Ok(Some(v1)),
+            None => self.v2_with(file),
+        }
     }
 }
 

@@ -142,13 +142,13 @@ fn a_container_has_its_groups_where_systemd_made_them() {
     };
     let made = manager.create_unit(order, &limits.expect("compiled"));
     let checks = made.map(|cgroup| {
-        let places = cgroup.location().places.clone();
+        let places = cgroup.location().places;
         let groups: Vec<_> = places.iter().map(|p| p.mount.join(&p.path)).collect();
         let pids = cgroup.pids();
         let limit = groups
             .iter()
             .find_map(|group| std::fs::read_to_string(group.join("pids.max")).ok());
-        let text = serde_json::to_string(cgroup.location()).expect("a state file");
+        let text = serde_json::to_string(&cgroup.location()).expect("a state file");
         let updated = manager.update_unit(&unit, &resources);
         drop(placeholder);
         let again = manager.open(&serde_json::from_str(&text).expect("the same"));

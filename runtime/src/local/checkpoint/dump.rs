@@ -77,7 +77,7 @@ fn options(
     if asked.kind != CheckpointKind::PreDump {
         let root = Root::open(Path::new(&format!("/proc/{}/root", container.init.pid)))?;
         let mode = shared.cgroups.host().mode();
-        for mount in outside::mounts(spec, &record.bundle, container.cgroup().location(), mode) {
+        for mount in outside::mounts(spec, &record.bundle, &container.cgroup().location(), mode) {
             let inside = text(&root.real(&mount.inside))?;
             mounts.push((inside.clone(), inside));
         }
@@ -113,7 +113,7 @@ fn options(
 /// The group by which CRIU stops all of it at once: v1's freezer, or v2's own.
 fn freezer(container: &Container) -> Option<String> {
     let cgroup = container.cgroup();
-    let places = &cgroup.location().places;
+    let places = cgroup.location().places;
     let can_freeze = |path: &Path| {
         ["freezer.state", "cgroup.freeze"]
             .iter()

@@ -194,6 +194,7 @@ mod tests {
         let place = crate::cgroup::Place {
             mount: "/sys/fs/cgroup/pids".into(),
             path: "a/b".into(),
+            inode: None,
         };
         let cgroups = Location {
             places: vec![place],

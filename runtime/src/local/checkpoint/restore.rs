@@ -69,7 +69,7 @@ pub(in crate::local) fn restore(shared: &Shared, asked: RestoreRequest) -> Resul
         lifetime: Lifetime::Detached,
         bundle,
         created: SystemTime::now(),
-        cgroups: cgroup.location().clone(),
+        cgroups: cgroup.location(),
         steps: 0,
         monitor: None,
         keyring: Keyring::default(),
@@ -96,7 +96,7 @@ pub(in crate::local) fn restore(shared: &Shared, asked: RestoreRequest) -> Resul
     dir.save(&record)?;
     let init = Watched::new(record.init.pid, Some(pidfd), drained.map(Drained::wait));
     let (dir, cgroup) = made.keep();
-    let container = Arc::new(Container::new(id, dir, record, (init, None), cgroup));
+    let container = Arc::new(Container::new(id, dir, record, (init, None), cgroup.rest()));
     let pending = Pending::new(&container);
     if reaper != Reaper::Heir {
         container.watch(shared.reactor.as_ref())?;
@@ -166,7 +166,7 @@ impl Restoring<'_> {
         let (spec, criu) = (self.spec, self.criu);
         let mode = self.shared.cgroups.host().mode();
         let mut mounts = Vec::new();
-        for mount in outside::mounts(spec, self.bundle, self.cgroup.location(), mode) {
+        for mount in outside::mounts(spec, self.bundle, &self.cgroup.location(), mode) {
             mounts.push((text(&root.real(&mount.inside))?, text(&mount.source)?));
         }
         let mut inherited = self.pipes.to_vec();
