@@ -1,0 +1,13 @@
+//! gzip streams of any content: the same comes out however few bytes go in at a time, and what is compressed comes back.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use longshore_snapshot::Compression;
+
+#[path = "inflate/mod.rs"]
+mod inflate;
+
+fuzz_target!(|bytes: &[u8]| {
+    inflate::in_pieces_as_at_once(&[&[0x1f, 0x8b, 8], bytes].concat());
+    inflate::there_and_back(Compression::Gzip, bytes);
+});
