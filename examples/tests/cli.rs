@@ -245,7 +245,7 @@ fn run_in_the_foreground() {
         Ok(site) => site,
         Err(why) => return skip(&why),
     };
-    let before = Leftovers::now("/longshore/");
+    let before = Leftovers::now("/longshore-");
     assert_eq!(
         site.ok(&["run", "--rm", "--name", "named", IMAGE]),
         "named\n",
@@ -319,7 +319,7 @@ fn run_in_the_foreground() {
         .expect("written");
     assert_eq!(child.wait_with_output().expect("ends").stdout, b"typed\n");
     assert_eq!(site.ok(&["ps", "-a", "-q"]), "", "--rm removes");
-    let left = before.since("/longshore/");
+    let left = before.since("/longshore-");
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -375,7 +375,7 @@ fn run_in_the_background() {
         Ok(site) => site,
         Err(why) => return skip(&why),
     };
-    let before = Leftovers::now("/longshore/");
+    let before = Leftovers::now("/longshore-");
     let script = "echo out; echo err >&2; trap 'echo bye; exit 3' TERM; while :; do sleep 0.1; done";
     assert_eq!(
         site.ok(&["run", "-d", "--name", "web", IMAGE, "sh", "-c", script]),
@@ -412,7 +412,7 @@ fn run_in_the_background() {
     assert!(code == 125 && text.contains("does not exist"), "{text}");
     assert_eq!(site.ok(&["rmi", IMAGE]), format!("{IMAGE}\n"));
     assert_eq!(site.ok(&["images", "-q"]), "");
-    let left = before.since("/longshore/");
+    let left = before.since("/longshore-");
     assert!(left.is_empty(), "{left:?}");
 }
 

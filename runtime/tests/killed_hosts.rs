@@ -227,8 +227,13 @@ fn left(dir: &Path) -> Vec<String> {
 
 fn groups(prefix: &str) -> Vec<PathBuf> {
     let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
-    let groups = hierarchies.flat_map(|h| fs::read_dir(h.path().join("longshore")).into_iter().flatten().flatten());
-    let ours = groups.filter(|group| group.file_name().to_string_lossy().starts_with(prefix));
+    let groups = hierarchies.flat_map(|h| fs::read_dir(h.path()).into_iter().flatten().flatten());
+    let ours = groups.filter(|group| {
+        group
+            .file_name()
+            .to_string_lossy()
+            .starts_with(&format!("longshore-{prefix}"))
+    });
     ours.map(|group| group.path()).collect()
 }
 

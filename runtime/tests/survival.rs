@@ -77,7 +77,7 @@ fn sleepers(dir: &Path) -> usize {
         let cgroup = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         line.starts_with(b"sleep\x001000")
-            && cgroup.contains("/longshore/")
+            && cgroup.contains("/longshore-")
             && fs::read_to_string(entry.path().join("mountinfo")).is_ok_and(|m| m.contains(dir.to_str().expect("text")))
     };
     fs::read_dir("/proc")
@@ -92,12 +92,12 @@ fn sleepers(dir: &Path) -> usize {
 fn groups(prefix: &str) -> Vec<String> {
     let mut found = Vec::new();
     for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-        for group in fs::read_dir(hierarchy.path().join("longshore"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            if group.file_name().to_string_lossy().starts_with(prefix) {
+        for group in fs::read_dir(hierarchy.path()).into_iter().flatten().flatten() {
+            if group
+                .file_name()
+                .to_string_lossy()
+                .starts_with(&format!("longshore-{prefix}"))
+            {
                 found.push(group.path().display().to_string());
             }
         }

@@ -79,7 +79,7 @@ impl Cgroup {
         };
         // No process may find a device forbidden in between that it may use before and after.
         let present = v1.read("devices.list")?.unwrap_or_default();
-        write_devices(v1, limits.devices.for_v1()?.changes_from(&present))
+        write_devices(v1, &limits.devices.for_v1()?.changes_from(&present))
     }
 
     /// Restricts the use of devices to what the limits allow, from now on.
@@ -90,7 +90,7 @@ impl Cgroup {
     /// [`Io`](crate::ErrorKind::Io) or [`PermissionDenied`](crate::ErrorKind::PermissionDenied), naming `linux.resources.devices`.
     pub fn confine_devices(&self, limits: &Limits) -> Result<()> {
         if let Some(v1) = self.v1("devices") {
-            return write_devices(v1, limits.devices.for_v1()?.writes());
+            return write_devices(v1, &limits.devices.for_v1()?.writes());
         }
         // In a hybrid without the v1 controller this is the v2 group as well: programs need no controller.
         let Some(v2) = self.members.iter().find(|m| m.is_v2()) else {
@@ -248,10 +248,15 @@ impl Group {
     }
 }
 
-fn write_devices(group: &Group, writes: Vec<(&'static str, String)>) -> Result<()> {
-    for (file, line) in writes {
-        group.write(file, &line).map_err(|errno| {
-            let action = format!("write '{line}' for linux.resources.devices");
+fn write_devices(group: &Group, writes: &[(&'static str, String)]) -> Result<()> {
+    for same in writes.chunk_by(|(one, _), (other, _)| one == other) {
+        let Some((file, _)) = same.first() else { continue };
+        let lines = same.iter().map(|(_, line)| line.as_str());
+        group.write_lines(file, lines).map_err(|(line, errno)| {
+            let action = match line {
+                Some(line) => format!("write '{line}' for linux.resources.devices"),
+                None => "open it for linux.resources.devices".to_owned(),
+            };
             failed(&group.path.join(file), action, errno)
         })?;
     }

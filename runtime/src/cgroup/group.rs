@@ -130,6 +130,20 @@ impl Group {
         rustix::io::retry_on_intr(|| rustix::io::write(&fd, value.as_bytes())).map(drop)
     }
 
+    /// Writes lines to a file, each in one piece; opens it once. Returns the line that failed.
+    pub(super) fn write_lines<'a>(
+        &self,
+        file: &str,
+        lines: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), (Option<&'a str>, Errno)> {
+        let fd = self.open(file, OFlags::WRONLY).map_err(|errno| (None, errno))?;
+        for line in lines {
+            rustix::io::retry_on_intr(|| rustix::io::write(&fd, line.as_bytes()))
+                .map_err(|errno| (Some(line), errno))?;
+        }
+        Ok(())
+    }
+
     /// Reads a file; `None` if the group or this kernel does not have it.
     pub(super) fn read(&self, file: &str) -> Result<Option<String>> {
         let fd = match self.open(file, OFlags::RDONLY) {

@@ -56,12 +56,6 @@ impl Name {
         self.tree.root.open_as(&self.path, self.inode)
     }
 
-    /// Opens the group so many steps above it.
-    fn above(&self, steps: usize) -> Option<Group> {
-        let above = self.path.ancestors().nth(steps)?;
-        Some(self.tree.root.open_as(above, None))
-    }
-
     fn place(&self) -> Place {
         Place {
             mount: self.tree.root.path.clone(),
@@ -97,16 +91,6 @@ impl Member {
     /// The group, opened at the first use, for as long as this lives.
     pub(super) fn group(&self) -> &Group {
         self.group.get_or_init(|| self.name.open())
-    }
-
-    /// The group that it is in.
-    pub(super) fn above(&self) -> Option<Group> {
-        self.name.above(1)
-    }
-
-    /// The group that this one is in.
-    pub(super) fn grandparent(&self) -> Option<Group> {
-        self.name.above(2)
     }
 
     pub(super) fn is_v2(&self) -> bool {

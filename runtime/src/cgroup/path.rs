@@ -5,8 +5,11 @@ use serde::{Deserialize, Serialize};
 use super::host::Hierarchy;
 use crate::{ContainerId, Error, Result};
 
-/// The group that all of ours are in, unless `cgroupsPath` says otherwise.
-pub(super) const PARENT: &str = "longshore";
+/// What the names of our groups start with, unless `cgroupsPath` says otherwise. They are beneath no group of ours: making, entering and removing one
+/// more group in each hierarchy would be a tenth of a container's life.
+const PREFIX: &str = "longshore-";
+/// The longest name of a directory (limits.h).
+const NAME_MAX: usize = 255;
 
 const FIELD: &str = "linux.cgroupsPath";
 
@@ -94,7 +97,7 @@ pub(super) enum Claim {
 impl Wanted {
     pub(super) fn new(id: &ContainerId, asked: Option<&Path>) -> Result<Self> {
         let Some(asked) = asked.filter(|p| !p.as_os_str().is_empty()) else {
-            return Ok(Self::Ours(Path::new(PARENT).join(id.as_str())));
+            return Ok(Self::Ours(own_name(id)));
         };
         let refuse = |reason: &str| {
             Err(Error::InvalidSpec {
@@ -120,7 +123,7 @@ impl Wanted {
             match component {
                 Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
                 Component::ParentDir => return refuse("has '..', which could leave the hierarchy"),
-                Component::Normal(name) if name.len() > 255 => return refuse("has a name of more than 255 bytes"),
+                Component::Normal(name) if name.len() > NAME_MAX => return refuse("has a name of more than 255 bytes"),
                 Component::Normal(name) => path.push(name),
             }
         }
@@ -167,6 +170,12 @@ impl Wanted {
     }
 }
 
+fn own_name(id: &ContainerId) -> PathBuf {
+    let name = format!("{PREFIX}{id}");
+    // Nobody else has such a long name.
+    PathBuf::from(if name.len() > NAME_MAX { id.to_string() } else { name })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,10 +187,22 @@ mod tests {
 
     #[test]
     fn paths_are_taken_as_the_spec_says() {
-        assert_eq!(wanted("").expect("none"), Wanted::Ours("longshore/x".into()));
+        assert_eq!(wanted("").expect("none"), Wanted::Ours("longshore-x".into()));
         assert_eq!(wanted("/a//b/./c").expect("fine"), Wanted::Absolute("a/b/c".into()));
         assert_eq!(wanted("a/b").expect("fine"), Wanted::Relative("a/b".into()));
         assert_eq!(wanted("/a:b:c").expect("fine"), Wanted::Absolute("a:b:c".into()));
+    }
+
+    #[test]
+    fn the_longest_id_has_a_group_too() {
+        for length in [245, 246, 255] {
+            let id = ContainerId::new("x".repeat(length)).expect("an id");
+            let Ok(Wanted::Ours(path)) = Wanted::new(&id, None) else {
+                panic!("no path is ours to choose")
+            };
+            let name = path.to_str().expect("text");
+            assert!(name.len() <= 255 && name.ends_with(id.as_str()), "{name}");
+        }
     }
 
     #[test]

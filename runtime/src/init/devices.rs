@@ -12,19 +12,18 @@ use rustix::io::Errno;
 
 use super::mounts::{attach, refuse_hidden_proc};
 use super::report::{At, Call, Failure};
-use super::resolve::{file_itself, parent};
+use super::resolve::file_itself;
 use super::sources::{bind, copy};
 use crate::plan::op::{InRoot, NodeOp, Over};
 
 /// Makes a node. Where the kernel does not let us, the host's node of the same path is bound.
-pub(super) fn make_node(root: impl AsFd, node: &NodeOp) -> Result<(), Failure> {
-    let (directory, name) = parent(&root, &node.at)?;
+pub(super) fn make_node(root: impl AsFd, directory: BorrowedFd<'_>, name: &CStr, node: &NodeOp) -> Result<(), Failure> {
     let kind = FileType::from_raw_mode(node.mode);
     let device = makedev(node.major, node.minor);
-    match mknodat(&directory, name, kind, Mode::from_raw_mode(node.mode & 0o7777), device) {
+    match mknodat(directory, name, kind, Mode::from_raw_mode(node.mode & 0o7777), device) {
         // One that is there is as good, if it is the same.
         Err(Errno::EXIST) => {
-            let there = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).at(Call::MakeNode)?;
+            let there = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).at(Call::MakeNode)?;
             return if is_same(&there, node) {
                 Ok(())
             } else {
@@ -36,7 +35,7 @@ pub(super) fn make_node(root: impl AsFd, node: &NodeOp) -> Result<(), Failure> {
     }
     if (node.uid, node.gid) != (0, 0) {
         let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
-        chownat(&directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).at(Call::Owner)?;
+        chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).at(Call::Owner)?;
     }
     Ok(())
 }
@@ -69,15 +68,14 @@ fn cover(root: impl AsFd, tree: &OwnedFd, at: &InRoot) -> Result<(), Failure> {
 }
 
 /// Makes a symbolic link.
-pub(super) fn link(root: impl AsFd, at: &InRoot, target: &CStr, over: Over) -> Result<(), Failure> {
-    let (directory, name) = parent(root, at)?;
+pub(super) fn link(directory: BorrowedFd<'_>, name: &CStr, target: &CStr, over: Over) -> Result<(), Failure> {
     if over == Over::Replace {
-        match unlinkat(&directory, name, AtFlags::empty()) {
+        match unlinkat(directory, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno).at(Call::MakeLink),
         }
     }
-    match symlinkat(target, &directory, name) {
+    match symlinkat(target, directory, name) {
         Err(Errno::EXIST) => Ok(()),
         answer => answer.at(Call::MakeLink),
     }

@@ -20,6 +20,7 @@ mod rootfs;
 pub(crate) mod sources;
 mod waiting;
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use longshore_linux::{
@@ -120,6 +121,8 @@ struct Child<'a> {
     proc: Option<OwnedFd>,
     /// An empty directory, which hides others.
     empty: Option<OwnedFd>,
+    /// The directory in which the last step made something, and its path.
+    beside: Option<(&'a CStr, OwnedFd)>,
 }
 
 /// Runs the program in the child, to execve or to the end of the process.
@@ -147,6 +150,7 @@ pub(crate) unsafe fn run(program: &Program, slots: &mut [RawFd], sealed: Option<
         home: home::Home::none(),
         proc: None,
         empty: None,
+        beside: None,
     };
     for (i, step) in program.steps.iter().enumerate() {
         child.step = i as u32;
@@ -262,8 +266,11 @@ pub(crate) unsafe fn close_others(slots: &[RawFd]) {
     let _ = unsafe { close_range(from, RawFd::MAX) };
 }
 
-impl Child<'_> {
-    fn perform(&mut self, op: &Op) -> Result<(), Failure> {
+impl<'a> Child<'a> {
+    fn perform(&mut self, op: &'a Op) -> Result<(), Failure> {
+        if !matches!(op, Op::Node(_) | Op::Symlink { .. }) {
+            self.beside = None;
+        }
         match op {
             Op::Meet(_) => self.meet(),
             Op::ParentDeathSignal(signal) => set_parent_death_signal(*signal).at(Call::Prctl),

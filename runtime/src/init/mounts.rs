@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use longshore_linux::{AttrChange, Depth, MountAttr, Propagation, mount_setattr};
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, XattrFlags, fsetxattr, fstat, fstatfs,
-    openat, openat2, statx,
+    mkdirat, openat, openat2, statx,
 };
 use rustix::io::Errno;
 use rustix::mount::{
@@ -74,7 +74,12 @@ pub(super) fn tree_of(root: impl AsFd, op: &MountOp) -> Result<OwnedFd, Failure>
 }
 
 /// One mount into the root.
-pub(super) fn mount_into(root: impl AsFd, op: &MountOp, tree: &OwnedFd) -> Result<(), Failure> {
+pub(super) fn mount_into(
+    root: impl AsFd,
+    op: &MountOp,
+    tree: &OwnedFd,
+    within: Option<BorrowedFd<'_>>,
+) -> Result<(), Failure> {
     change(tree, op)?;
     if let Some(label) = &op.label {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -91,6 +96,10 @@ pub(super) fn mount_into(root: impl AsFd, op: &MountOp, tree: &OwnedFd) -> Resul
             return Err(Errno::PERM).at(Call::NotProc);
         }
         Target::Proc => directory_itself(&root, &op.at)?,
+        Target::Within(_) => {
+            let (_, name) = op.at.split().ok_or(Errno::ISDIR).at(Call::OpenTarget)?;
+            return attach_within(tree, within.ok_or(Errno::BADF).at(Call::Protocol)?, name);
+        }
     };
     refuse_root(&root, &target)?;
     refuse_hidden_proc(&op.at, &target)?;
@@ -98,6 +107,16 @@ pub(super) fn mount_into(root: impl AsFd, op: &MountOp, tree: &OwnedFd) -> Resul
         copy_contents(&target, tree)?;
     }
     attach(tree, &target)
+}
+
+/// Puts a detached mount onto a directory that it makes in a filesystem of our own.
+fn attach_within(tree: &OwnedFd, within: BorrowedFd<'_>, name: &CStr) -> Result<(), Failure> {
+    match mkdirat(within, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno).at(Call::MakeTarget),
+    }
+    // A symbolic link would not be followed.
+    move_mount(tree, c"", within, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).at(Call::Attach)
 }
 
 /// Changes a detached mount, and all of its tree.

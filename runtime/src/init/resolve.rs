@@ -68,10 +68,15 @@ pub(super) fn point(root: impl AsFd, path: &InRoot, last: Last) -> Result<Point,
 
 /// Opens a directory, making what is missing on the way.
 pub(super) fn directory(root: impl AsFd, path: &InRoot) -> Result<OwnedFd, Failure> {
-    directory_at(root, path.whole())
+    match open_in_root(&root, path.whole(), OFlags::PATH | OFlags::DIRECTORY) {
+        Err(Errno::NOENT) => make_only_the_last(&root, path, Last::Directory)
+            .map_or_else(|| make(root, path.whole(), Last::Directory), Ok),
+        answer => answer.at(Call::OpenTarget),
+    }
 }
 
-fn directory_at(root: impl AsFd, path: &CStr) -> Result<OwnedFd, Failure> {
+/// The same for any path beneath the root.
+pub(super) fn directory_at(root: impl AsFd, path: &CStr) -> Result<OwnedFd, Failure> {
     match open_in_root(&root, path, OFlags::PATH | OFlags::DIRECTORY) {
         Err(Errno::NOENT) => make(root, path, Last::Directory),
         answer => answer.at(Call::OpenTarget),
@@ -79,11 +84,9 @@ fn directory_at(root: impl AsFd, path: &CStr) -> Result<OwnedFd, Failure> {
 }
 
 /// The directory of a path, made if it is missing, and the name in it.
-pub(super) fn parent(root: impl AsFd, path: &InRoot) -> Result<(OwnedFd, &CStr), Failure> {
-    let (name, above) = path.names.split_last().ok_or(Errno::ISDIR).at(Call::OpenTarget)?;
-    let above = above.len().checked_sub(1).and_then(|at| path.prefixes.get(at));
-    let directory = directory_at(root, above.map_or(c".", |prefix| prefix.as_c_str()))?;
-    Ok((directory, name))
+fn parent(root: impl AsFd, path: &InRoot) -> Result<(OwnedFd, &CStr), Failure> {
+    let (above, name) = path.split().ok_or(Errno::ISDIR).at(Call::OpenTarget)?;
+    Ok((directory_at(root, above)?, name))
 }
 
 /// The same for what the runtime itself reads and writes by name afterwards: no symbolic link may lead there, or the image would
@@ -93,6 +96,10 @@ pub(super) fn directory_itself(root: impl AsFd, path: &InRoot) -> Result<OwnedFd
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
         open_resolving(&root, path, OFlags::PATH | OFlags::DIRECTORY, resolve)
     };
+    match open(path.whole()) {
+        Err(Errno::NOENT) => {}
+        answer => return answer.at(Call::NotItself),
+    }
     let mut parent = open(c".").at(Call::NotItself)?;
     for (name, prefix) in path.names.iter().zip(&path.prefixes) {
         let found = match open(prefix) {
@@ -178,15 +185,11 @@ fn make(root: impl AsFd, path: &CStr, last: Last) -> Result<OwnedFd, Failure> {
 
 /// The common case in few calls: all but the last name is there, and that is no symbolic link.
 fn make_only_the_last(root: impl AsFd, path: &InRoot, last: Last) -> Option<OwnedFd> {
-    let (name, above) = path.names.split_last()?;
-    let parent = match above.len().checked_sub(1) {
-        Some(end) => path.prefixes.get(end)?.as_c_str(),
-        None => c".",
-    };
+    let (parent, name) = path.split()?;
     let parent = open_in_root(&root, parent, OFlags::PATH | OFlags::DIRECTORY).ok()?;
     match last {
-        Last::Directory => mkdirat(&parent, name.as_c_str(), Mode::from_raw_mode(0o755)),
-        Last::File => openat(&parent, name.as_c_str(), NEW_FILE, Mode::from_raw_mode(0o644)).map(drop),
+        Last::Directory => mkdirat(&parent, name, Mode::from_raw_mode(0o755)),
+        Last::File => openat(&parent, name, NEW_FILE, Mode::from_raw_mode(0o644)).map(drop),
     }
     .ok()?;
     open_in_root(root, path.whole(), OFlags::PATH).ok()

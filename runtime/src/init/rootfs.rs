@@ -12,15 +12,15 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::Child;
 use super::report::{At, Call, Failure, Message};
-use super::resolve::{directory, open_in_root};
+use super::resolve::{directory, directory_at, open_in_root};
 use super::{devices, hide, mounts, sources};
-use crate::plan::op::{Old, Op, Slot, Source};
+use crate::plan::op::{InRoot, Old, Op, Slot, Source, Target};
 
 const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
-impl Child<'_> {
-    pub(super) fn perform_rootfs(&mut self, op: &Op) -> Result<(), Failure> {
+impl<'a> Child<'a> {
+    pub(super) fn perform_rootfs(&mut self, op: &'a Op) -> Result<(), Failure> {
         match op {
             Op::Propagate { propagation, depth } => mounts::propagate(c"/", *propagation, *depth),
             Op::OpenRoot => {
@@ -74,21 +74,36 @@ impl Child<'_> {
                     self.slots.send(Message::Map(self.step), tree.as_fd())?;
                     self.await_go()?;
                 }
-                mounts::mount_into(self.root()?, mount, &tree)?;
+                let within = match mount.target {
+                    Target::Within(slot) => Some(self.slots.get(slot)?),
+                    _ => None,
+                };
+                mounts::mount_into(self.root()?, mount, &tree, within)?;
                 if let Some(slot) = mount.keep {
                     self.slots.set(slot, tree);
                 }
                 Ok(())
             }
-            Op::Node(node) => devices::make_node(self.root()?, node),
+            Op::Node(node) => {
+                let name = self.open_parent(&node.at)?;
+                let directory = self.beside()?;
+                devices::make_node(self.root()?, directory, name, node)
+            }
             Op::BindNode(node) => devices::bind_node(self.root()?, node),
-            Op::Symlink { at, target, over } => devices::link(self.root()?, at, target, *over),
+            Op::Symlink { at, target, over } => {
+                let name = self.open_parent(at)?;
+                devices::link(self.beside()?, name, target, *over)
+            }
             Op::Console(at) => devices::bind_console(self.root()?, self.slots.get(Slot::STDIN)?, at),
             Op::Directory(at) => directory(self.root()?, at).map(drop),
             Op::Sysctl { name, value } => self.sysctl(name, value),
             Op::Close(slot) => {
                 let mount = self.slots.take(*slot).ok_or(Errno::BADF).at(Call::Protocol)?;
                 mounts::close(mount, self.assembly)
+            }
+            Op::LetGo(slot) => {
+                drop(self.slots.take(*slot));
+                Ok(())
             }
             Op::Mask { at, label } => mounts::mask(self.slots.get(Slot::ROOT)?, at, label.as_deref(), &mut self.empty),
             Op::ReadOnlyPath(at) => mounts::read_only_path(self.root()?, at),
@@ -117,6 +132,21 @@ impl Child<'_> {
 
     fn root(&self) -> Result<BorrowedFd<'_>, Failure> {
         self.slots.get(Slot::ROOT)
+    }
+
+    /// Opens the directory of a path, made if it is missing; the name in it. It stays open for those that follow: `/dev` has a dozen.
+    fn open_parent(&mut self, at: &'a InRoot) -> Result<&'a CStr, Failure> {
+        let (path, name) = at.split().ok_or(Errno::ISDIR).at(Call::OpenTarget)?;
+        if self.beside.as_ref().is_none_or(|(open, _)| *open != path) {
+            let directory = directory_at(self.root()?, path)?;
+            self.beside = Some((path, directory));
+        }
+        Ok(name)
+    }
+
+    fn beside(&self) -> Result<BorrowedFd<'_>, Failure> {
+        let open = self.beside.as_ref().map(|(_, directory)| directory.as_fd());
+        open.ok_or(Errno::BADF).at(Call::OpenTarget)
     }
 
     /// Writes below a procfs that this process has just mounted for itself: nobody can have put something else there.

@@ -11,6 +11,16 @@ use super::{Builder, Privilege};
 use crate::Result;
 use crate::cgroup::Mode;
 
+/// Where a hierarchy, or the tree of all, is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Anywhere,
+    /// It stays at hand.
+    AtHand(Slot),
+    /// In what is at hand.
+    Within(Slot),
+}
+
 impl Builder<'_> {
     /// A mount of type `cgroup`: on v2 the container's part of the tree, on v1 a directory with one hierarchy in each of its own.
     pub(super) fn cgroup_mount(&mut self, field: &str, mount: &Mount, options: &MountOptions) -> Result<()> {
@@ -22,7 +32,7 @@ impl Builder<'_> {
         match facts.cgroups.mode() {
             Mode::Unified => {
                 let source = self.unified(field)?;
-                self.hierarchy_mount(field, source, options, mount.destination(), None)
+                self.hierarchy_mount(field, source, options, mount.destination(), Place::Anywhere)
             }
             Mode::Legacy | Mode::Hybrid => self.cgroup_tree(field, mount.destination(), options),
             _ => Err(unsupported(
@@ -85,13 +95,18 @@ impl Builder<'_> {
         source: Source,
         options: &MountOptions,
         at: &Path,
-        keep: Option<Slot>,
+        place: Place,
     ) -> Result<()> {
         let at = in_root(&format!("{field}.destination"), at)?;
         let origin = match source {
             Source::Detached(_) => Origin::Host,
             Source::Named(_) => Origin::Child,
             _ => Origin::New,
+        };
+        let (target, keep) = match place {
+            Place::Anywhere => (Target::Directory, None),
+            Place::AtHand(slot) => (Target::Directory, Some(slot)),
+            Place::Within(slot) => (Target::Within(slot), None),
         };
         let op = MountOp {
             source,
@@ -102,7 +117,7 @@ impl Builder<'_> {
             tree_attr: AttrChange::default(),
             propagation: self.propagation(options, origin),
             at,
-            target: Target::Directory,
+            target,
             copy_up: false,
             id_map: None,
             keep,
@@ -125,8 +140,14 @@ impl Builder<'_> {
             params,
             fallback: None,
         };
-        let keep = options.is_read_only().then(|| self.slot());
-        self.hierarchy_mount(field, tmpfs, &options.without_read_only(), destination, keep)?;
+        let tree = self.slot();
+        self.hierarchy_mount(
+            field,
+            tmpfs,
+            &options.without_read_only(),
+            destination,
+            Place::AtHand(tree),
+        )?;
         for (mounted, inherited, words) in facts.cgroups.v1_hierarchies() {
             let Some(name) = mounted.file_name() else { continue };
             let params = words
@@ -136,7 +157,7 @@ impl Builder<'_> {
             let Some(source) = self.hierarchy(field, params, mounted, inherited) else {
                 continue;
             };
-            self.hierarchy_mount(field, source, options, &destination.join(name), None)?;
+            self.hierarchy_mount(field, source, options, &destination.join(name), Place::Within(tree))?;
             for alias in words
                 .split(',')
                 .filter(|w| words.contains(',') && !w.contains('=') && *w != name)
@@ -147,9 +168,11 @@ impl Builder<'_> {
                 self.step(field, Op::Symlink { at, target, over });
             }
         }
-        if let Some(slot) = keep {
-            self.step(field, Op::Close(slot));
-        }
+        let done = match options.is_read_only() {
+            true => Op::Close(tree),
+            false => Op::LetGo(tree),
+        };
+        self.step(field, done);
         Ok(())
     }
 }

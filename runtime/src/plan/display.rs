@@ -150,8 +150,10 @@ impl fmt::Display for MountOp {
                 None => write!(f, " {recursive}idmap as the user namespace")?,
             }
         }
-        if self.target == Target::Tmpfs {
-            f.write_str(" mode of what is there")?;
+        match self.target {
+            Target::Tmpfs => f.write_str(" mode of what is there")?,
+            Target::Within(slot) => write!(f, " in slot {}", slot.0)?,
+            _ => {}
         }
         if self.copy_up {
             f.write_str(" with a copy of what is there")?;
@@ -304,6 +306,7 @@ impl Op {
             Self::ReadOnlyPath(at) => write!(f, "read-only {at}"),
             Self::Directory(at) => write!(f, "directory {at}"),
             Self::Close(slot) => write!(f, "read-only mount (slot {})", slot.0),
+            Self::LetGo(slot) => write!(f, "let go of slot {}", slot.0),
             Self::RootAttr {
                 set,
                 propagation,

@@ -39,6 +39,13 @@ impl InRoot {
     pub(crate) fn whole(&self) -> &CStr {
         self.prefixes.last().map_or(c".", |p| p.as_c_str())
     }
+
+    /// The path of the directory that it is in, and its name there; none for the root itself.
+    pub(crate) fn split(&self) -> Option<(&CStr, &CStr)> {
+        let (name, above) = self.names.split_last()?;
+        let above = above.len().checked_sub(1).and_then(|at| self.prefixes.get(at));
+        Some((above.map_or(c".", |prefix| prefix.as_c_str()), name))
+    }
 }
 
 /// A parameter of a filesystem: a flag when it has no value.
@@ -110,6 +117,8 @@ pub(crate) enum Target {
     Tmpfs,
     /// `/proc`, over which nothing but a procfs may lie: what is bound there must be one.
     Proc,
+    /// A directory of this name, to be made in a filesystem that this program has made, mounted and kept at hand: nobody else has put anything there.
+    Within(Slot),
 }
 
 /// Attributes of one mount.
@@ -145,7 +154,7 @@ pub(crate) struct MountOp {
     pub(crate) copy_up: bool,
     /// How owners are mapped, which the host does.
     pub(crate) id_map: Option<MountIds>,
-    /// Where the mount stays at hand, to be made read-only when all is in it.
+    /// Where the mount stays at hand until all is in it.
     pub(crate) keep: Option<Slot>,
     /// The SELinux label that its root gets, where the filesystem has no parameter for it.
     pub(crate) label: Option<CString>,
@@ -311,6 +320,8 @@ pub(crate) enum Op {
     Directory(InRoot),
     /// Make a mount read-only that was kept at hand.
     Close(Slot),
+    /// Let go of a mount that was kept at hand.
+    LetGo(Slot),
     PivotRoot(Old),
     /// The root over the old one, which stays below without its procfs and sysfs.
     EnterByMove,

@@ -4,7 +4,6 @@ use rustix::io::Errno;
 
 use super::super::group::{Group, failed};
 use super::super::named::Member;
-use super::super::path::PARENT;
 use super::{Cgroup, freeze::wait_for_event};
 use crate::Result;
 
@@ -41,9 +40,12 @@ impl Member {
         if self.name.open().dir().is_err_and(|errno| errno == Errno::NOENT) {
             return Ok(());
         }
-        let (Some(above), Some(name)) = (self.above(), self.name.path.file_name()) else {
+        let (Some(parent), Some(name)) = (self.name.path.parent(), self.name.path.file_name()) else {
             return Ok(());
         };
+        let root = &self.name.tree.root;
+        let opened = (!parent.as_os_str().is_empty()).then(|| root.open_as(parent, None));
+        let above = opened.as_ref().unwrap_or(root);
         let mut pause = Duration::from_micros(50);
         loop {
             match above.unmake(name) {
@@ -67,12 +69,6 @@ impl Member {
                 std::thread::sleep(pause);
             }
             pause = (pause * 2).min(Duration::from_millis(20));
-        }
-        if let (Some(grandparent), Some(name)) = (self.grandparent(), above.path.file_name())
-            && name == PARENT
-        {
-            // Fails as long as another container is in it, and that is right.
-            let _ = grandparent.unmake(name);
         }
         Ok(())
     }

@@ -51,12 +51,24 @@ pub(super) fn enable(group: &Group, host: &Host, limits: &Limits) -> Result<()> 
     Ok(())
 }
 
-/// A new cpuset of v1 is empty, and no process can be in it until it has what its parent has.
-pub(super) fn inherit_cpuset(parent: &Group, child: &Group) -> Result<()> {
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        if child.read(file)?.is_some_and(|set| set.trim().is_empty())
-            && let Some(set) = parent.read(file)?
-        {
+/// What a cpuset of v1 is made of. A new one has none of it, and no process can be in it until it has.
+pub(super) const SETS: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
+
+/// Those of a group that are empty.
+pub(super) fn empty_sets(group: &Group) -> Result<Vec<&'static str>> {
+    let mut empty = Vec::new();
+    for file in SETS {
+        if group.read(file)?.is_some_and(|set| set.trim().is_empty()) {
+            empty.push(file);
+        }
+    }
+    Ok(empty)
+}
+
+/// Gives a cpuset what its parent has.
+pub(super) fn inherit_sets(parent: &Group, child: &Group, files: &[&str]) -> Result<()> {
+    for file in files {
+        if let Some(set) = parent.read(file)? {
             let set = set.trim();
             child
                 .write(file, set)
