@@ -3,6 +3,7 @@
 mod support;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -355,12 +356,19 @@ async fn who_waits_for_layers_survives_a_broken_transfer() {
     let (manifest, config) = image(std::slice::from_ref(&layer));
     let (store, snapshotter) = (MemoryStore::new(), Directories::new());
     let unpacker = waiting(&store, &snapshotter);
-    let unpacking = tokio::spawn(async move { unpacker.unpack(&manifest, &config).await });
+    let followed = Arc::new(AtomicBool::new(false));
+    let told = followed.clone();
+    let observer = move |progress: &LayerProgress<'_>| {
+        if progress.state == LayerState::Started {
+            told.store(true, Ordering::SeqCst);
+        }
+    };
+    let unpacking = async move { unpacker.unpack_observed(&manifest, &config, Arc::new(observer)).await };
+    let unpacking = tokio::spawn(unpacking);
     let mut ingest = begin(&store, &layer).await;
     ingest.write(layer.blob.slice(..1000)).await.expect("written");
-    until(async || keys(&snapshotter).await == ["extract"]).await;
+    until(async || followed.load(Ordering::SeqCst)).await;
     drop(ingest);
-    until(async || keys(&snapshotter).await.is_empty()).await;
     let mut ingest = begin(&store, &layer).await;
     let offset = ingest.status().offset as usize;
     ingest.write(layer.blob.slice(offset..)).await.expect("written");
