@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use longshore_bundle::{LayerProgress, LayerState, MountsView, RootFiles, Unpacker, chain_ids, diff_ids};
 use longshore_linux::Mount;
-use longshore_snapshot::{Error, Info, Labels, Result, Snapshotter, Usage};
+use longshore_snapshot::{Error, Info, Labels, Reach, Result, Snapshotter, Usage};
 use oci_spec::image::ImageManifest;
 use support::{Directories, image, layer, options, store_of};
 
@@ -19,6 +19,7 @@ const REF: &str = "containerd.io/snapshot.ref";
 #[derive(Debug)]
 struct Remote {
     inner: Arc<Directories>,
+    reach: Reach,
     /// By chainID, a file and its content.
     has: BTreeMap<String, (&'static str, &'static str)>,
     /// Says that it has everything, and has nothing.
@@ -30,6 +31,10 @@ struct Remote {
 impl Snapshotter for Remote {
     fn name(&self) -> &str {
         "remote"
+    }
+
+    fn reach(&self) -> Reach {
+        self.reach
     }
 
     async fn stat(&self, key: &str) -> Result<Info> {
@@ -102,6 +107,7 @@ async fn layers_from_afar_are_neither_fetched_nor_applied() {
     let chain = chain_ids(&diff_ids(&config).expect("diffIDs"));
     let snapshotter = Arc::new(Remote {
         inner: Directories::new(),
+        reach: Reach::Remote,
         has: [
             (chain[0].clone(), ("afar", "one")),
             (chain[1].clone(), ("afar2", "two")),
@@ -166,6 +172,7 @@ async fn a_snapshotter_that_has_not_what_it_says_is_an_error() {
     let (manifest, config) = image(&layers);
     let snapshotter = Arc::new(Remote {
         inner: Directories::new(),
+        reach: Reach::Remote,
         has: BTreeMap::new(),
         lies: true,
         asked: Mutex::default(),
@@ -178,4 +185,33 @@ async fn a_snapshotter_that_has_not_what_it_says_is_an_error() {
         error.to_string().contains("preparing") && source.contains("exists"),
         "{error}: {source}"
     );
+}
+
+#[tokio::test]
+async fn what_need_not_be_fetched_is_known_before() {
+    let layers = [layer(&[("one", "1")]), layer(&[("two", "2")]), layer(&[("three", "3")])];
+    let (manifest, config) = image(&layers);
+    let chain = chain_ids(&diff_ids(&config).expect("diffIDs"));
+    for (reach, here) in [(Reach::Remote, 2), (Reach::Local, 0)] {
+        let snapshotter = Arc::new(Remote {
+            inner: Directories::new(),
+            reach,
+            has: [
+                (chain[0].clone(), ("afar", "one")),
+                (chain[1].clone(), ("afar2", "two")),
+            ]
+            .into(),
+            lies: false,
+            asked: Mutex::default(),
+        });
+        let store = Arc::new(store_of(&layers[2..]).await);
+        let unpacker = Unpacker::with_options(store, snapshotter.clone(), options());
+        for _ in 0..2 {
+            assert_eq!(unpacker.present(&manifest, &config).await.expect("asked"), here);
+        }
+        let left: Vec<_> = snapshotter.walk().await.expect("snapshots");
+        assert_eq!(left.len(), here, "nothing half-made stays: {left:?}");
+        unpacker.unpack(&manifest, &config).await.expect("unpacked");
+        assert_eq!(unpacker.present(&manifest, &config).await.expect("asked"), 3);
+    }
 }

@@ -81,7 +81,7 @@ pub use ports::{
     Resolver, Root, VerifyRequest,
 };
 pub use pull::pull_everything;
-pub use pull::{Keeper, ProgressEvent, Pull, PullOptions, PullProgress, PullSource, ResolvedImage};
+pub use pull::{Keeper, ProgressEvent, Pull, PullOptions, PullPlan, PullProgress, PullSource, ResolvedImage};
 pub use push::{PushEvent, PushOptions, PushProgress, push_image, push_image_with};
 pub use reference::parse_reference;
 pub use verify::{AllowList, DigestPins, VerifierPrograms};

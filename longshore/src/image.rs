@@ -9,11 +9,12 @@ use longshore_content::ContentStoreExt;
 use longshore_distribution::{Keeper, Pull, PullOptions, PullProgress, PullSource, Reference};
 use longshore_events::EventKind;
 use longshore_metadata::{Batch, Key, Kind, MetadataStore, MetadataStoreExt, Record, Resource, Value};
+use longshore_snapshot::Reach;
 use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageManifest, MediaType, Platform};
 
 use crate::error::At;
 use crate::senses::{PullCounter, UnpackCounter};
-use crate::{Engine, Error, Result};
+use crate::{Engine, Error, Result, remote};
 
 /// A manifest or config that is larger is not one.
 pub(crate) const DOCUMENT_LIMIT: u64 = 8 << 20;
@@ -122,6 +123,9 @@ impl IntoFuture for PullBuilder {
 impl Engine {
     /// Pulls an image: resolves the name, fetches what is not here yet, unpacks it while it comes, and registers the name.
     ///
+    /// A snapshotter whose [`reach`](longshore_snapshot::Snapshotter::reach) is remote is asked first: of the layers from the lowest on, those that it has are not fetched. Such an image
+    /// runs, but can't be pushed or saved. From the first layer that it has not got all are fetched.
+    ///
     /// Short names mean what Docker takes them for: `alpine` is `docker.io/library/alpine:latest`. When the future is dropped, or the program
     /// killed, partial layers stay and the next pull goes on from there; the name is registered last.
     ///
@@ -156,21 +160,29 @@ impl Engine {
             keeper: Some(holder.clone()),
             ..options
         };
-        let pull = Pull::start(source, self.content(), reference, options)
+        let plan = Pull::plan(source, self.content(), reference, options)
             .await
             .at(doing())?;
-        let image = pull.image().clone();
+        let image = plan.image().clone();
         holder
             .hold_snapshots(&image.config, self.snapshotter.name())
             .await
             .at(doing())?;
         let unpacker = Unpacker::with_options(self.content(), self.snapshotter(), self.privilege.unpack_options());
+        let unpacking_it = || format!("unpacking {reference}");
+        let manifest = remote::labelled(&image, self.snapshotter.reach());
+        let below = match self.snapshotter.reach() {
+            // What an image consists of is to be here, to be pushed and saved, even if its files were unpacked from other blobs.
+            Reach::Local => 0,
+            Reach::Remote => unpacker.present(&manifest, &image.config).await.at(unpacking_it())?,
+        };
+        let pull = plan.start_above(below).await.at(doing())?;
         let counter = Arc::new(UnpackCounter::new(self.senses.metrics.clone()));
-        let unpacking = unpacker.unpack_observed(&image.manifest, &image.config, counter);
+        let unpacking = unpacker.unpack_observed(&manifest, &image.config, counter);
         // Unpacking follows the layers as they come. When a layer fails both sides fail: the fetching side knows why.
         let (fetched, unpacked) = tokio::join!(pull.finish(), unpacking);
         fetched.at(doing())?;
-        let unpacked = unpacked.at(format!("unpacking {reference}"))?;
+        let unpacked = unpacked.at(unpacking_it())?;
         let manifest = image.manifest_descriptor.digest();
         self.register(&reference.whole(), &image.target, manifest, &holder)
             .await?;

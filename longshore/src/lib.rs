@@ -94,6 +94,7 @@ mod pieces;
 mod privilege;
 mod rebuild;
 mod recover;
+mod remote;
 mod send;
 mod senses;
 mod supervise;

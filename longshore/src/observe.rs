@@ -10,7 +10,7 @@ use longshore_content::{Blob, ContentStore, Expected, Info, Ingest, IngestReques
 use longshore_events::{Event, EventKind, EventSink};
 use longshore_linux::Mount;
 use longshore_metrics::Metrics;
-use longshore_snapshot::{Labels, Snapshotter, Usage};
+use longshore_snapshot::{Labels, Reach, Snapshotter, Usage};
 use oci_spec::image::Digest;
 
 use crate::senses::outcome_of;
@@ -169,6 +169,10 @@ impl ObservedSnapshotter {
 impl Snapshotter for ObservedSnapshotter {
     fn name(&self) -> &str {
         self.inner.name()
+    }
+
+    fn reach(&self) -> Reach {
+        self.inner.reach()
     }
 
     async fn stat(&self, key: &str) -> longshore_snapshot::Result<longshore_snapshot::Info> {

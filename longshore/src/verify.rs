@@ -9,7 +9,7 @@ use longshore_content::{
 };
 use longshore_distribution::{Fetcher, Reference, parse_reference};
 use longshore_metadata::{Kind, Record, Value};
-use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageManifest};
+use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageIndex, ImageManifest};
 
 use crate::error::At;
 use crate::image::{DOCUMENT_LIMIT, MANIFEST_LABEL};
@@ -99,7 +99,12 @@ impl Engine {
             && let Some(manifest) = self.readable::<ImageManifest>(manifest.digest()).await
         {
             descriptors.push(manifest.config().clone());
-            descriptors.extend(manifest.layers().iter().cloned());
+            let elsewhere = match self.readable::<ImageConfiguration>(manifest.config().digest()).await {
+                Some(config) => self.with_the_snapshotter(manifest.layers(), &config).await,
+                None => HashSet::new(),
+            };
+            let layers = manifest.layers().iter();
+            descriptors.extend(layers.filter(|layer| !elsewhere.contains(layer.digest())).cloned());
         }
         let repository = parse_reference(&record.key.id).ok();
         let need = |descriptor| Need {

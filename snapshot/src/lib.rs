@@ -63,4 +63,4 @@ pub use diff::{
 pub use error::{Error, ErrorKind, Result};
 pub use native::NativeSnapshotter;
 pub use overlay::OverlaySnapshotter;
-pub use snapshotter::{Info, Kind, Labels, Snapshotter, Usage};
+pub use snapshotter::{Info, Kind, Labels, Reach, Snapshotter, Usage};

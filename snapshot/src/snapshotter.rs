@@ -76,6 +76,16 @@ pub struct Usage {
     pub inodes: u64,
 }
 
+/// Where a snapshotter may have layers that nobody applied to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reach {
+    /// Nowhere: it has what was committed to it.
+    Local,
+    /// Elsewhere too (lazily loaded ones, those of other machines). Asked to prepare a snapshot whose label `containerd.io/snapshot.ref` names a committed one that it can make itself,
+    /// it makes that one and answers [`AlreadyExists`](crate::ErrorKind::AlreadyExists). Other labels below `containerd.io/snapshot/` tell it where from.
+    Remote,
+}
+
 /// **Port**: where root filesystems come from. The model is containerd's.
 ///
 /// Nothing here mounts anything: a snapshotter says *what* to mount, the executor does it inside the container's mount namespace.
@@ -92,6 +102,11 @@ pub struct Usage {
 pub trait Snapshotter: Debug + Send + Sync + 'static {
     /// A short name (`overlay`), used in labels, events and metadata.
     fn name(&self) -> &str;
+
+    /// Whether it may have layers elsewhere, which then need not be fetched. By default it has none.
+    fn reach(&self) -> Reach {
+        Reach::Local
+    }
 
     /// What is known of a snapshot.
     ///

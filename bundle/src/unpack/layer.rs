@@ -37,7 +37,30 @@ pub(super) enum Outcome {
     Applied(Applied),
 }
 
+/// Whether the snapshotter has a layer elsewhere.
+pub(super) enum Offer {
+    /// It has, and has made its snapshot.
+    Made,
+    /// It has not: the layer must be fetched.
+    None,
+}
+
 impl Job {
+    /// Asks the snapshotter for the layer, and leaves nothing when it has not got it.
+    pub(super) async fn offer(self) -> Result<Offer> {
+        self.check_media_type()?;
+        let _lock = self.shared.locks.lock(&self.chain_id).await;
+        if self.shared.has_snapshot(&self.chain_id).await? {
+            return Ok(Offer::Made);
+        }
+        let key = self.shared.extract_key(&self.chain_id);
+        if self.prepare(&key).await?.is_none() {
+            return Ok(Offer::Made);
+        }
+        self.remove(&key).await;
+        Ok(Offer::None)
+    }
+
     pub(super) async fn run(self) -> Result<Outcome> {
         self.check_media_type()?;
         let _lock = self.shared.locks.lock(&self.chain_id).await;

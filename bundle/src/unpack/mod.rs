@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use longshore_content::ContentStore;
-use longshore_snapshot::{Kind, Snapshotter};
+use longshore_snapshot::{Kind, Reach, Snapshotter};
 use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageManifest};
 
 use crate::{Error, Result, chain_ids, diff_ids};
@@ -21,7 +21,7 @@ use crate::{Error, Result, chain_ids, diff_ids};
 pub use observer::{LayerProgress, LayerState, UnpackObserver};
 pub use options::{MissingLayers, UnpackOptions};
 
-use layer::{Job, Outcome};
+use layer::{Job, Offer, Outcome};
 use lock::Locks;
 
 /// Beginning of the keys of snapshots that are being filled.
@@ -155,14 +155,8 @@ impl Unpacker {
         config: &ImageConfiguration,
         observer: Arc<dyn UnpackObserver>,
     ) -> Result<Unpacked> {
-        let diff_ids = diff_ids(config)?;
+        let diff_ids = checked_diff_ids(manifest, config)?;
         let layers = manifest.layers();
-        if layers.len() != diff_ids.len() {
-            return Err(Error::LayerCount {
-                layers: layers.len(),
-                diff_ids: diff_ids.len(),
-            });
-        }
         let chain = chain_ids(&diff_ids);
         let first = self.first_missing(&chain).await?;
         let mut unpacked = Unpacked {
@@ -191,6 +185,37 @@ impl Unpacker {
             }
         }
         Ok(unpacked)
+    }
+
+    /// How many layers, counted from the lowest, need not be fetched: their snapshots are there, or the snapshotter has them elsewhere and is made to make them by this.
+    /// Of a snapshotter whose [`reach`](Snapshotter::reach) is local nothing is asked but what it has.
+    ///
+    /// What is above the first layer that has to be fetched can't be known before that one is there.
+    ///
+    /// # Errors
+    /// As [`unpack`](Self::unpack), but nothing is asked of the content store.
+    pub async fn present(&self, manifest: &ImageManifest, config: &ImageConfiguration) -> Result<usize> {
+        let diff_ids = checked_diff_ids(manifest, config)?;
+        let chain = chain_ids(&diff_ids);
+        let mut present = self.first_missing(&chain).await?;
+        if self.shared.snapshotter.reach() == Reach::Local {
+            return Ok(present);
+        }
+        let layers = manifest.layers();
+        while let Some(layer) = layers.get(present) {
+            let report = Report {
+                observer: Arc::new(()),
+                index: present,
+                count: layers.len(),
+                layer: layer.clone(),
+            };
+            let (job, _given_up) = self.job(report, &chain, &diff_ids[present]);
+            match on_task(present, layer, job.offer()).await? {
+                Offer::Made => present += 1,
+                Offer::None => break,
+            }
+        }
+        Ok(present)
     }
 
     /// Removes what unpackers that were killed left half-filled, and tells how many that were. Snapshots of this
@@ -228,8 +253,13 @@ impl Unpacker {
 
     /// Runs on a task of its own, which goes on to clean up when this future is dropped.
     async fn unpack_layer(&self, report: Report, chain: &[String], diff_id: &Digest) -> Result<Outcome> {
+        let (index, layer) = (report.index, report.layer.clone());
+        let (job, _given_up) = self.job(report, chain, diff_id);
+        on_task(index, &layer, job.run()).await
+    }
+
+    fn job(&self, report: Report, chain: &[String], diff_id: &Digest) -> (Job, GiveUp) {
         let index = report.index;
-        let digest = report.layer.digest().clone();
         let given_up = GiveUp::default();
         let job = Job {
             shared: self.shared.clone(),
@@ -239,11 +269,36 @@ impl Unpacker {
             given_up: given_up.0.clone(),
             report,
         };
-        match tokio::spawn(job.run()).await {
-            Ok(outcome) => outcome,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Err(Error::Cancelled { index, digest }),
-        }
+        (job, given_up)
+    }
+}
+
+/// Runs what must not stop half-way when its caller goes.
+async fn on_task<T: Send + 'static>(
+    index: usize,
+    layer: &Descriptor,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    match tokio::spawn(work).await {
+        Ok(outcome) => outcome,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(Error::Cancelled {
+            index,
+            digest: layer.digest().clone(),
+        }),
+    }
+}
+
+/// The diffIDs, one for each layer.
+fn checked_diff_ids(manifest: &ImageManifest, config: &ImageConfiguration) -> Result<Vec<Digest>> {
+    let diff_ids = diff_ids(config)?;
+    let layers = manifest.layers().len();
+    match layers == diff_ids.len() {
+        true => Ok(diff_ids),
+        false => Err(Error::LayerCount {
+            layers,
+            diff_ids: diff_ids.len(),
+        }),
     }
 }
 

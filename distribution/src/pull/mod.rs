@@ -60,6 +60,19 @@ impl Pull {
         reference: &Reference,
         options: PullOptions,
     ) -> Result<Self> {
+        Self::plan(sources, content, reference, options).await?.start().await
+    }
+
+    /// Does all that [`start`](Self::start) does but for the layers, for who may have some of them otherwise.
+    ///
+    /// # Errors
+    /// Those of [`start`](Self::start).
+    pub async fn plan(
+        sources: PullSource,
+        content: Arc<dyn ContentStore>,
+        reference: &Reference,
+        options: PullOptions,
+    ) -> Result<PullPlan> {
         let transfer = Arc::new(Transfer {
             reference: reference.clone(),
             fetcher: sources.fetcher.clone(),
@@ -68,25 +81,12 @@ impl Pull {
             progress: options.progress.clone(),
         });
         let image = describe::describe(&sources, &transfer, &options).await?;
-        let mut claims = Vec::new();
-        for layer in distinct(&image)? {
-            claims.push((layer.clone(), transfer.claim("layer", layer).await?));
-        }
-        let turns = Arc::new(Semaphore::new(options.concurrency.clamp(1, Semaphore::MAX_PERMITS)));
-        let mut layers = JoinSet::new();
-        for (layer, claim) in claims {
-            let (transfer, turns) = (transfer.clone(), turns.clone());
-            layers.spawn(async move {
-                // Whoever waits for another pull takes no turn from those who fetch. It may have to fetch after all; then
-                // it does so beyond the limit, which is better than two pulls that wait for each other's turns.
-                let _turn = match &claim {
-                    blob::Claim::Ours(_) => Some(turns.acquire().await.expect("the semaphore is never closed")),
-                    _ => None,
-                };
-                transfer.complete("layer", &layer, claim).await
-            });
-        }
-        Ok(Self { image, layers })
+        distinct(&image)?;
+        Ok(PullPlan {
+            image,
+            transfer,
+            concurrency: options.concurrency.clamp(1, Semaphore::MAX_PERMITS),
+        })
     }
 
     /// What is being pulled.
@@ -113,6 +113,62 @@ impl Pull {
             }
         }
         Ok(self.image)
+    }
+}
+
+/// An image whose manifest and configuration are in the store, and whose layers nobody has begun to fetch. Made by [`Pull::plan`].
+#[derive(Debug)]
+#[must_use = "no layer is fetched before it is started"]
+pub struct PullPlan {
+    image: ResolvedImage,
+    transfer: Arc<Transfer>,
+    concurrency: usize,
+}
+
+impl PullPlan {
+    /// What is to be pulled.
+    pub fn image(&self) -> &ResolvedImage {
+        &self.image
+    }
+
+    /// Begins every layer that is missing.
+    ///
+    /// # Errors
+    /// Those of [`Pull::start`].
+    pub async fn start(self) -> Result<Pull> {
+        self.start_above(0).await
+    }
+
+    /// The same without the `below` lowest layers: whoever unpacks has them otherwise. One that is also further up is fetched all the same.
+    ///
+    /// # Errors
+    /// Those of [`Pull::start`].
+    pub async fn start_above(self, below: usize) -> Result<Pull> {
+        let Self { image, transfer, .. } = self;
+        let needed = &image.layers()[below.min(image.layers().len())..];
+        let is_needed = |layer: &Descriptor| needed.iter().any(|one| one.digest() == layer.digest());
+        let mut claims = Vec::new();
+        for layer in distinct(&image)? {
+            match is_needed(layer) {
+                true => claims.push((layer.clone(), transfer.claim("layer", layer).await?)),
+                false => transfer.emit(ProgressEvent::Elsewhere { blob: layer }),
+            }
+        }
+        let turns = Arc::new(Semaphore::new(self.concurrency));
+        let mut layers = JoinSet::new();
+        for (layer, claim) in claims {
+            let (transfer, turns) = (transfer.clone(), turns.clone());
+            layers.spawn(async move {
+                // Whoever waits for another pull takes no turn from those who fetch. It may have to fetch after all; then
+                // it does so beyond the limit, which is better than two pulls that wait for each other's turns.
+                let _turn = match &claim {
+                    blob::Claim::Ours(_) => Some(turns.acquire().await.expect("the semaphore is never closed")),
+                    _ => None,
+                };
+                transfer.complete("layer", &layer, claim).await
+            });
+        }
+        Ok(Pull { image, layers })
     }
 }
 

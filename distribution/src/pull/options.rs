@@ -80,8 +80,8 @@ pub trait PullProgress: Debug + Send + Sync + 'static {
     fn event(&self, event: ProgressEvent<'_>);
 }
 
-/// What happens in a pull. For each blob: one of `Cached`, `Waiting` and `Started`, any number of `Bytes` and
-/// `Resumed`, then `Committed` (but after `Cached`), unless the pull fails. A blob whose writer gave up, or whose bytes
+/// What happens in a pull. For each blob: one of `Cached`, `Elsewhere`, `Waiting` and `Started`, any number of `Bytes` and
+/// `Resumed`, then `Committed` (but after `Cached` and `Elsewhere`), unless the pull fails. A blob whose writer gave up, or whose bytes
 /// were wrong when they had come in pieces, starts again.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -93,6 +93,11 @@ pub enum ProgressEvent<'a> {
     },
     /// The blob is in the store already.
     Cached {
+        /// The blob.
+        blob: &'a Descriptor,
+    },
+    /// The layer is not fetched: whoever unpacks has it otherwise ([`PullPlan::start_above`](crate::PullPlan::start_above)).
+    Elsewhere {
         /// The blob.
         blob: &'a Descriptor,
     },

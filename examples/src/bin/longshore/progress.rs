@@ -54,6 +54,7 @@ impl Progress {
                 bar.set_position(blob.size());
                 bar.finish_with_message("is here");
             }
+            ProgressEvent::Elsewhere { blob } => self.bar(screen, blob).finish_with_message("is with the snapshotter"),
             ProgressEvent::Started { blob, offset } | ProgressEvent::Bytes { blob, offset } => {
                 self.bar(screen, blob).set_position(offset);
             }
@@ -68,6 +69,7 @@ impl Progress {
         match event {
             ProgressEvent::Resolved { target } => eprintln!("{}: resolved", target.digest()),
             ProgressEvent::Cached { blob } => eprintln!("{}: is here", short(blob)),
+            ProgressEvent::Elsewhere { blob } => eprintln!("{}: is with the snapshotter", short(blob)),
             ProgressEvent::Resumed { blob, offset, reason } => {
                 eprintln!("{}: cut at {} ({reason}); going on", short(blob), human(offset));
             }
