@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use longshore_events::EventKind;
@@ -21,7 +22,7 @@ const SIGTERM: i32 = 15;
 /// A container of an [`Engine`]. A handle: dropping it changes nothing, cloning it is cheap.
 #[derive(Clone, Debug)]
 pub struct Container {
-    pub(crate) engine: Engine,
+    pub(crate) engine: Arc<Engine>,
     id: ContainerId,
     /// What the executor, which knows nothing of namespaces, calls it.
     task: ContainerId,
@@ -29,7 +30,8 @@ pub struct Container {
 }
 
 impl Container {
-    pub(crate) fn new(engine: Engine, id: ContainerId) -> Result<Self> {
+    pub(crate) fn new(engine: impl Into<Arc<Engine>>, id: ContainerId) -> Result<Self> {
+        let engine = engine.into();
         let task = engine.task_id(&id)?;
         Ok(Self {
             engine,

@@ -79,8 +79,7 @@ impl Engine {
     }
 
     pub(crate) fn emitter(&self) -> Emitter {
-        let mut sinks: Vec<Arc<dyn EventSink>> =
-            vec![Arc::new(self.senses.metrics.clone()), Arc::new(self.bus.clone())];
+        let mut sinks: Vec<Arc<dyn EventSink>> = vec![self.senses.clone(), Arc::new(self.bus.clone())];
         sinks.extend(self.sinks.iter().cloned());
         Emitter {
             namespace: self.namespace.clone(),

@@ -11,6 +11,7 @@ use longshore_runtime::{ExitStatus, ProcessId};
 use tokio::sync::watch;
 
 use crate::error::At;
+use crate::observe::Emitter;
 use crate::{Container, Result};
 
 /// Becomes the status of a process when it ends.
@@ -105,26 +106,29 @@ impl Container {
 
     /// Tells the world when the container runs out of memory and when its program ends, whoever else waits for it.
     pub(crate) fn watch_init(&self, pid: u32, out_of_memory: BoxStream<'static, ()>) {
-        let (emitter, container_id) = (self.engine.emitter(), self.id().to_owned());
+        // Nothing else of the engine is held: another may open its root while they run.
+        let (emitter, container_id) = (Arc::new(self.engine.emitter()), self.id().to_owned());
+        let teller = Arc::clone(&emitter);
         let told = out_of_memory.for_each(move |()| {
             let container_id = container_id.clone();
-            emitter.emit(EventKind::TaskOom { container_id });
+            teller.emit(EventKind::TaskOom { container_id });
             std::future::ready(())
         });
-        self.watch_exit(None, pid, told.boxed());
+        self.watch_exit((None, pid), emitter, told.boxed());
     }
 
     /// Tells the world when a process that was made by an exec ends, whoever else waits for it.
     pub(crate) fn watch_exec(&self, name: &str, pid: u32) {
-        self.watch_exit(Some(name), pid, std::future::ready(()).boxed());
+        let emitter = Arc::new(self.engine.emitter());
+        self.watch_exit((Some(name), pid), emitter, std::future::ready(()).boxed());
     }
 
     /// Tells the end of a process after `before`.
-    fn watch_exit(&self, name: Option<&str>, pid: u32, before: BoxFuture<'static, ()>) {
+    fn watch_exit(&self, (name, pid): (Option<&str>, u32), emitter: Arc<Emitter>, before: BoxFuture<'static, ()>) {
         let (sender, receiver) = watch::channel(None);
         self.watches.add(name, receiver);
         let (executor, task, process) = (self.engine.executor.clone(), self.task().clone(), process_id(name));
-        let (emitter, container_id) = (self.engine.emitter(), self.id().to_owned());
+        let container_id = self.id().to_owned();
         let id = name.map_or_else(|| container_id.clone(), str::to_owned);
         tokio::spawn(async move {
             // When the wait fails the sender is dropped, and who waits asks for the error itself.

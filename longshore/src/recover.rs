@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use longshore_metadata::{Kind, Value};
 use longshore_runtime::{ContainerId, DeleteMode};
 
@@ -55,10 +57,11 @@ impl Engine {
             .list(&self.namespace, Kind::Container)
             .await
             .at("listing containers")?;
+        let engine = Arc::new(self.clone());
         records
             .into_iter()
             .filter_map(|record| ContainerId::new(record.key.id).ok())
-            .map(|id| Container::new(self.clone(), id))
+            .map(|id| Container::new(Arc::clone(&engine), id))
             .collect()
     }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use futures::{StreamExt, stream};
 use longshore_bundle::{LayerProgress, LayerState, UnpackObserver};
 use longshore_distribution::{ProgressEvent, PullProgress};
-use longshore_events::Bus;
+use longshore_events::{Bus, Event, EventSink};
 use longshore_metrics::{
     ContainerMetrics, Metrics, Outcome, Pull, Registry, Unpack, encode, encode_prometheus, register_bus,
 };
@@ -25,10 +25,16 @@ const AT_ONCE: usize = 8;
 #[derive(Debug)]
 pub struct Senses {
     registry: Registry,
-    /// What the engine does, counted; also an [`EventSink`](longshore_events::EventSink).
+    /// What the engine does, counted; also an [`EventSink`].
     pub metrics: Metrics,
     /// The figures of each container.
     pub containers: ContainerMetrics,
+}
+
+impl EventSink for Senses {
+    fn emit(&self, event: Event) {
+        self.metrics.emit(event);
+    }
 }
 
 impl Senses {

@@ -22,12 +22,14 @@ pub struct ContainerMetrics {
 #[derive(Debug)]
 struct Shared {
     most: usize,
+    figures: Vec<Figure>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    samples: BTreeMap<(String, String), Stats>,
+    /// By namespace and id; in the order of the figures, which is far less than all that was sampled.
+    samples: BTreeMap<(String, String), Box<[Option<Value>]>>,
     dropped: u64,
 }
 
@@ -47,6 +49,7 @@ impl ContainerMetrics {
         let metrics = Self {
             shared: Arc::new(Shared {
                 most,
+                figures: figures(),
                 state: Mutex::default(),
             }),
         };
@@ -59,13 +62,14 @@ impl ContainerMetrics {
 
     /// Shows a container's figures.
     pub fn observe(&self, namespace: &str, id: &str, stats: Stats) -> Sampled {
+        let values = self.shared.figures.iter().map(|figure| (figure.read)(&stats)).collect();
         let mut state = self.shared.state();
         let key = (namespace.to_owned(), id.to_owned());
         if state.samples.len() >= self.shared.most && !state.samples.contains_key(&key) {
             state.dropped += 1;
             return Sampled::Dropped;
         }
-        state.samples.insert(key, stats);
+        state.samples.insert(key, values);
         Sampled::Kept
     }
 
@@ -104,18 +108,22 @@ impl Collector for ContainerCollector {
         );
         let dropped = encoder.encode_descriptor("container_samples_dropped", help, None, kind)?;
         encode_value(dropped, MetricType::Counter, Value::Whole(state.dropped))?;
-        for figure in figures() {
-            encode_figure(&mut encoder, &figure, &state)?;
+        for (at, figure) in self.0.figures.iter().enumerate() {
+            encode_figure(&mut encoder, (at, figure), &state)?;
         }
         Ok(())
     }
 }
 
-fn encode_figure(encoder: &mut DescriptorEncoder<'_>, figure: &Figure, state: &State) -> Result<(), fmt::Error> {
+fn encode_figure(
+    encoder: &mut DescriptorEncoder<'_>,
+    (at, figure): (usize, &Figure),
+    state: &State,
+) -> Result<(), fmt::Error> {
     let mut values = state
         .samples
         .iter()
-        .filter_map(|(key, stats)| Some((key, (figure.read)(stats)?)))
+        .filter_map(|(key, values)| Some((key, values[at]?)))
         .peekable();
     if values.peek().is_none() {
         return Ok(()); // a controller that this kernel does not have

@@ -7,6 +7,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
 /// One figure: how it is named, and how it is read. Its unit is the end of its name.
+#[derive(Debug)]
 pub(crate) struct Figure {
     pub(crate) name: &'static str,
     pub(crate) help: &'static str,

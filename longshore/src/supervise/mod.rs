@@ -192,21 +192,22 @@ impl Container {
         let mut ended = self.wait().await?;
         loop {
             let so_far = *restarts.borrow();
-            let Some(policy) = self.policy_after(&ended, so_far).await? else {
+            let Some(policy) = Box::pin(self.policy_after(&ended, so_far)).await? else {
                 return Ok(ended);
             };
             let ran = ended.at.duration_since(begun).unwrap_or_default();
             tokio::time::sleep(backoff.after(ran)).await;
             // Somebody may have stopped or deleted it meanwhile.
-            if self.policy_after(&ended, so_far).await?.is_none() {
+            if Box::pin(self.policy_after(&ended, so_far)).await?.is_none() {
                 return Ok(ended);
             }
             begun = SystemTime::now();
-            let outcome = self.start_anew(io()).await;
+            // Boxed, what is seldom done is no part of what every supervised container holds.
+            let outcome = Box::pin(self.start_anew(io())).await;
             restarts.send_modify(|restarts| *restarts += 1);
             self.engine.senses.metrics.restarted(outcome_of(&outcome));
             ended = match outcome {
-                Ok(()) => self.run_to_its_end(ended).await?,
+                Ok(()) => Box::pin(self.run_to_its_end(ended)).await?,
                 Err(_) if self.is_gone().await => return Ok(ended),
                 Err(error) if !policy.restarts_after(&ExitStatus::now(FAILED), so_far + 1) => return Err(error),
                 Err(error) => {
@@ -235,9 +236,9 @@ impl Container {
         // Who stopped or deleted it while it was neither here nor there meant this run too.
         match self.stopped().await {
             Ok(Stopped::No) => {}
-            Ok(Stopped::Yes) => drop(self.stop(self.stop_signal().await?, GRACE).await?),
+            Ok(Stopped::Yes) => drop(Box::pin(self.stop(self.stop_signal().await?, GRACE)).await?),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.delete_task(DeleteMode::Force).await?;
+                Box::pin(self.delete_task(DeleteMode::Force)).await?;
                 return Ok(before);
             }
             Err(error) => return Err(error),

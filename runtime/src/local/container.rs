@@ -4,15 +4,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use longshore_linux::{has_ended, send_signal};
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::facts::{Brief, Facts};
 use super::process::Watched;
 use super::reactor::Reactor;
 use super::record::{ProcessName, Record, StateDir, Written};
 use super::start_socket;
 use crate::cgroup::{Cgroup, Manager, Names};
-use crate::{ContainerId, ExitStatus, Result, State, Status};
+use crate::{ContainerId, Error, ExitStatus, Result, State, Status};
 
 const SIGKILL: i32 = 9;
 
@@ -21,7 +21,9 @@ const SIGKILL: i32 = 9;
 pub(crate) struct Container {
     pub(crate) id: ContainerId,
     pub(crate) dir: StateDir,
-    pub(crate) record: Record,
+    pub(crate) facts: Facts,
+    /// The whole record, until it runs.
+    record: Mutex<Option<Arc<Record>>>,
     pub(crate) init: Arc<Watched>,
     /// The process that records how init ends, while it lives.
     pub(crate) monitor: Option<Arc<OwnedFd>>,
@@ -41,10 +43,10 @@ struct Groups {
 
 impl Container {
     /// Its init process comes with its monitor, if it has one that lives.
-    pub(crate) fn new(
+    fn new(
         id: ContainerId,
         dir: StateDir,
-        record: Record,
+        facts: Facts,
         (init, monitor): (Watched, Option<OwnedFd>),
         names: Names,
     ) -> Self {
@@ -55,7 +57,8 @@ impl Container {
         Self {
             id,
             dir,
-            record,
+            facts,
+            record: Mutex::default(),
             init: Arc::new(init),
             monitor: monitor.map(Arc::new),
             groups: Mutex::new(groups),
@@ -65,8 +68,21 @@ impl Container {
         }
     }
 
+    /// One that was just made.
+    pub(crate) fn made(
+        id: ContainerId,
+        dir: StateDir,
+        record: Record,
+        processes: (Watched, Option<OwnedFd>),
+        names: Names,
+    ) -> Self {
+        let mut container = Self::new(id, dir, Facts::of(&record), processes, names);
+        container.record = Mutex::new(Some(Arc::new(record)));
+        container
+    }
+
     /// One that the state directory knows: made by another program, or by this one before it was restarted.
-    pub(crate) fn load(id: &ContainerId, dir: StateDir, record: Record, cgroups: &Manager) -> Result<Self> {
+    pub(crate) fn load(id: &ContainerId, dir: StateDir, record: Brief, cgroups: &Manager) -> Result<Self> {
         let init = Watched::new(record.init.pid, alive(record.init), None);
         // One that is gone has recorded what it knew: the look at the record comes after that at its writer.
         let monitor = record.monitor.and_then(alive);
@@ -74,7 +90,37 @@ impl Container {
             init.ended(exit);
         }
         let names = cgroups.names(&record.cgroups);
-        Ok(Self::new(id.clone(), dir, record, (init, monitor), names))
+        Ok(Self::new(
+            id.clone(),
+            dir,
+            Facts::of_brief(record),
+            (init, monitor),
+            names,
+        ))
+    }
+
+    /// Its record, with the spec, which is read again once it runs.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) if it is gone; [`Corrupt`](crate::ErrorKind::Corrupt).
+    pub(crate) fn record(&self) -> Result<Arc<Record>> {
+        let kept = self.kept().clone();
+        match kept {
+            Some(record) => Ok(record),
+            None => {
+                let record = self.dir.load()?;
+                record.map(Arc::new).ok_or_else(|| Error::NotFound(self.id.to_string()))
+            }
+        }
+    }
+
+    /// Keeps the record in mind no longer.
+    pub(crate) fn let_go_of_record(&self) {
+        *self.kept() = None;
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Option<Arc<Record>>> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn groups(&self) -> std::sync::MutexGuard<'_, Groups> {
@@ -191,13 +237,6 @@ impl Container {
         Some(exit)
     }
 
-    /// Whether its PID namespace is its own, so that no process outlives init.
-    pub(crate) fn has_own_pids(&self) -> bool {
-        let namespaces = self.record.spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
-        let is_own = |n: &LinuxNamespace| n.typ() == LinuxNamespaceType::Pid && n.path().is_none();
-        namespaces.into_iter().flatten().any(is_own)
-    }
-
     /// Where it is in its life, by what the kernel says.
     pub(crate) fn status(&self) -> Status {
         if !self.lives() {
@@ -234,16 +273,9 @@ impl Container {
             id: self.id.clone(),
             status,
             pid: (status != Status::Stopped).then_some(self.init.pid as u32),
-            bundle: self.record.bundle.clone(),
-            annotations: self
-                .record
-                .spec
-                .annotations()
-                .iter()
-                .flatten()
-                .map(|(k, v)| (k.clone(), v.clone()))
-                .collect(),
-            created: self.record.created,
+            bundle: self.facts.bundle.clone(),
+            annotations: self.facts.annotations.iter().cloned().collect(),
+            created: self.facts.created,
             exit: self.exit_in(status),
         }
     }
@@ -252,12 +284,8 @@ impl Container {
     fn exit_in(&self, status: Status) -> Option<ExitStatus> {
         let recorded = || self.dir.load_exit().ok().flatten();
         let known = self.init.status();
-        known.or_else(|| {
-            self.record
-                .monitor
-                .filter(|_| status == Status::Stopped)
-                .and_then(|_| recorded())
-        })
+        let may_be_recorded = self.facts.monitored && status == Status::Stopped;
+        known.or_else(|| may_be_recorded.then(recorded).flatten())
     }
 
     /// The state as hooks and agents get it (runtime spec, "State").

@@ -50,11 +50,14 @@ impl Drop for Pending {
                 wait_and_reap(monitor);
             }
             let _ = container.cgroup().remove();
-            if let Some(group) = &container.record.resctrl {
+            if let Some(group) = &container.facts.resctrl {
                 let _ = group.remove();
             }
+            let record = container.record();
             let _ = container.dir.remove();
-            hooks::run_poststop(&container.record);
+            if let Ok(record) = record {
+                hooks::run_poststop(&record);
+            }
         }
     }
 }
@@ -235,7 +238,7 @@ pub(super) fn create(shared: &Shared, request: CreateRequest) -> Result<Pending>
     let monitor = session.take_monitor();
     let init = Watched::new(session.pid(), Some(session.into_pidfd()), drained.map(Drained::wait));
     let (dir, cgroup) = made.keep();
-    let container = Arc::new(Container::new(id, dir, record, (init, monitor), cgroup.rest()));
+    let container = Arc::new(Container::made(id, dir, record, (init, monitor), cgroup.rest()));
     let pending = Pending::new(&container);
     if reaper != Reaper::Heir {
         container.watch(shared.reactor.as_ref())?;

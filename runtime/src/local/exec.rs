@@ -89,13 +89,14 @@ fn make(shared: &Shared, container: &Arc<Container>, request: ExecRequest) -> Re
     if container.execs().contains_key(&exec_id) {
         return Err(Error::AlreadyExists(format!("{}/{exec_id}", container.id)));
     }
-    let mut options = PlanOptions::new(&container.record.bundle);
-    options.lifetime = container.record.lifetime;
+    let record = container.record()?;
+    let mut options = PlanOptions::new(&record.bundle);
+    options.lifetime = record.lifetime;
     options.filters = shared.filters.clone();
     options.descriptors = descriptors.len();
-    options.keyring = container.record.keyring.name(container.id.as_str());
+    options.keyring = record.keyring.name(container.id.as_str());
     options.also = time_namespace(container);
-    let program = Arc::new(plan_exec(&container.record.spec, &process, &shared.facts, &options)?);
+    let program = Arc::new(plan_exec(&record.spec, &process, &shared.facts, &options)?);
     tell(&container.id, program.warnings());
 
     let (mut inputs, socket) = Inputs::open(&program, &container.cgroup().location())?;
@@ -129,7 +130,7 @@ fn make(shared: &Shared, container: &Arc<Container>, request: ExecRequest) -> Re
         tracing::debug!(pid = spawned.pid, "nsexec container setup: affinity: 0x{mask}");
     }
     let mut session = Session::new(program, socket, spawned);
-    let mut agent = Agent::of(&container.record.spec, &container.record.bundle);
+    let mut agent = Agent::of(&record.spec, &record.bundle);
     loop {
         match session.next(&shared.facts)? {
             Meeting::Terminal(master) => connect(&mut streams, master)?,
@@ -138,11 +139,11 @@ fn make(shared: &Shared, container: &Arc<Container>, request: ExecRequest) -> Re
                 session.go()?;
             }
             Meeting::Listener(message, fd) => {
-                let state = Container::oci_state(&container.record, Status::Running);
+                let state = Container::oci_state(&record, Status::Running);
                 session.hand_over(&mut agent, (message, fd), state)?;
             }
             Meeting::Hooks | Meeting::Created => {
-                if let Some(group) = &container.record.resctrl {
+                if let Some(group) = &record.resctrl {
                     group.join(session.pid())?;
                 }
                 tracing::debug!(pid = session.pid(), "setns_init: about to exec");

@@ -4,6 +4,7 @@ mod checkpoint;
 mod container;
 mod create;
 mod exec;
+mod facts;
 mod figures;
 mod hooks;
 mod outlet;
@@ -41,7 +42,7 @@ use crate::{
 };
 use container::Container;
 use reactor::Reactor;
-use record::{ATTACH_SOCKET, ProcessName, StateDir};
+use record::{ATTACH_SOCKET, ProcessName, Record, StateDir};
 use signal::{kill, kill_all, outlives_init};
 use start_socket::Started;
 pub(crate) use start_socket::open_dir as open_directory;
@@ -214,7 +215,7 @@ impl Shared {
             return Ok(Arc::clone(container));
         }
         self.containers().remove(id);
-        let record = dir.load()?.ok_or_else(|| Error::NotFound(id.to_string()))?;
+        let record = dir.load_brief()?.ok_or_else(|| Error::NotFound(id.to_string()))?;
         let container = Arc::new(Container::load(id, dir, record, &self.cgroups)?);
         Ok(Arc::clone(self.containers().entry(id.clone()).or_insert(container)))
     }
@@ -366,8 +367,9 @@ fn start(shared: &Shared, container: &Arc<Container>) -> Result<()> {
 }
 
 fn started(shared: &Shared, container: &Arc<Container>) -> Result<()> {
-    let mut agent = Agent::of(&container.record.spec, &container.record.bundle);
-    let hooks = container.record.spec.hooks().as_ref();
+    let record = &*container.record()?;
+    let mut agent = Agent::of(&record.spec, &record.bundle);
+    let hooks = record.spec.hooks().as_ref();
     let mut hooks_due = hooks.is_some_and(|h| h.start_container().as_ref().is_some_and(|h| !h.is_empty()));
     let dir = container.dir.path();
     let socket = start_socket::signal_start(dir)?.ok_or_else(|| wrong_status(container, "start"))?;
@@ -377,22 +379,30 @@ fn started(shared: &Shared, container: &Arc<Container>) -> Result<()> {
             let init = container.init.pidfd.as_ref();
             hooks::run_start(hooks::Inside {
                 shared,
-                record: &container.record,
+                record,
                 cgroup: &container.cgroup(),
                 init: init.ok_or_else(|| wrong_status(container, "start"))?.as_fd(),
             })?;
             return Ok(Answer::Go);
         }
-        hand_over(container, &mut agent, message, fd)
+        hand_over((container, record), &mut agent, message, fd)
     });
     match started? {
-        Started::Failed(message) => Err(start_error(shared, container, message)),
-        Started::Yes => hooks::run_poststart(&container.record),
+        Started::Failed(message) => Err(start_error(shared, (container, record), message)),
+        Started::Yes => {
+            container.let_go_of_record();
+            hooks::run_poststart(record)
+        }
     }
 }
 
 /// Brings the seccomp agent and the listener of an init process together.
-fn hand_over(container: &Container, agent: &mut Agent<'_>, message: Message, fd: Option<OwnedFd>) -> Result<Answer> {
+fn hand_over(
+    (container, record): (&Container, &Record),
+    agent: &mut Agent<'_>,
+    message: Message,
+    fd: Option<OwnedFd>,
+) -> Result<Answer> {
     if let Message::AtStep(_) = message {
         return agent.connect().map(|()| Answer::Go);
     }
@@ -402,7 +412,7 @@ fn hand_over(container: &Container, agent: &mut Agent<'_>, message: Message, fd:
         .as_ref()
         .ok_or_else(|| wrong_status(container, "start"))?;
     let pid = container.init.pid;
-    let state = Container::oci_state(&container.record, Status::Created);
+    let state = Container::oci_state(record, Status::Created);
     agent.hand_over(
         Listener {
             message,
@@ -415,15 +425,15 @@ fn hand_over(container: &Container, agent: &mut Agent<'_>, message: Message, fd:
 }
 
 /// The error of a step after the start; the program is compiled again to know which step it was.
-fn start_error(shared: &Shared, container: &Container, message: Message) -> Error {
-    let mut options = PlanOptions::new(&container.record.bundle);
-    options.lifetime = container.record.lifetime;
-    options.keyring = container.record.keyring.name(container.id.as_str());
+fn start_error(shared: &Shared, (container, record): (&Container, &Record), message: Message) -> Error {
+    let mut options = PlanOptions::new(&record.bundle);
+    options.lifetime = record.lifetime;
+    options.keyring = record.keyring.name(container.id.as_str());
     options.filters = shared.filters.clone();
-    match (message, plan(&container.record.spec, &shared.facts, &options)) {
+    match (message, plan(&record.spec, &shared.facts, &options)) {
         (Message::Failed { step, failure }, Ok(program)) => {
             // The root filesystem is not in the record, and its mounts come first: count from the end.
-            let from_end = container.record.steps.saturating_sub(step);
+            let from_end = record.steps.saturating_sub(step);
             step_error(&program, (program.steps.len() as u32).saturating_sub(from_end), failure)
         }
         _ => wrong_status(container, "start"),
@@ -448,17 +458,22 @@ fn delete(shared: &Shared, container: &Arc<Container>, mode: DeleteMode) -> Resu
     container.wait_until_recorded();
     if container.has_groups() {
         // Without a PID namespace of their own, processes may have outlived init.
-        if !container.has_own_pids() {
+        if !container.facts.has_own_pids {
             container.cgroup().kill()?;
         }
         container.cgroup().remove()?;
     }
-    if let Some(group) = &container.record.resctrl {
+    if let Some(group) = &container.facts.resctrl {
         group.remove()?;
     }
+    let hooks = container.facts.has_poststop.then(|| container.record());
     container.dir.remove()?;
     shared.containers().remove(&container.id);
-    hooks::run_poststop(&container.record);
+    match hooks {
+        Some(Ok(record)) => hooks::run_poststop(&record),
+        Some(Err(error)) => tracing::warn!(container = %container.id, %error, "its poststop hooks are not run"),
+        None => {}
+    }
     Ok(())
 }
 

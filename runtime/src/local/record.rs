@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::facts::Brief;
 use crate::cgroup::{Location, Unit};
 use crate::host::io_error;
 use crate::{ContainerId, Error, ExitStatus, Keyring, Lifetime, Result, resctrl};
@@ -208,6 +209,11 @@ impl StateDir {
 
     /// The record; none while the container is being created.
     pub(crate) fn load(&self) -> Result<Option<Record>> {
+        self.read(RECORD)
+    }
+
+    /// What is needed of it to know the container.
+    pub(crate) fn load_brief(&self) -> Result<Option<Brief>> {
         self.read(RECORD)
     }
 

@@ -23,7 +23,7 @@ pub(super) fn kill(container: &Container, signal: i32) -> Result<()> {
 
 /// Whether there are processes, in groups that only the container has, that the end of init does not end.
 pub(super) fn outlives_init(container: &Container) -> Result<bool> {
-    Ok(!container.has_own_pids() && container.has_groups() && !container.cgroup().pids()?.is_empty())
+    Ok(!container.facts.has_own_pids && container.has_groups() && !container.cgroup().pids()?.is_empty())
 }
 
 /// To every process: by the cgroup, or, without one, by the PID namespace whose init takes all with it.
@@ -34,7 +34,7 @@ pub(super) fn kill_all(container: &Container, signal: i32) -> Result<()> {
             _ => container.cgroup().signal_all(signal),
         };
     }
-    if signal == SIGKILL && container.has_own_pids() {
+    if signal == SIGKILL && container.facts.has_own_pids {
         return kill(container, signal);
     }
     Err(crate::plan::paths::unsupported(

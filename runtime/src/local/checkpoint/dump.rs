@@ -7,6 +7,7 @@ use super::{CLONE_NEWNET, DESCRIPTORS, Directories, check_mounts, check_version,
 use crate::checkpoint::{CheckpointKind, CheckpointRequest, CriuFlags, Kind, Options, Service, request};
 use crate::host::io_error;
 use crate::local::container::Container;
+use crate::local::record::Record;
 use crate::local::{Shared, wrong_status};
 use crate::{Error, Result, Status};
 
@@ -17,11 +18,12 @@ pub(in crate::local) fn dump(shared: &Shared, container: &Container, asked: Chec
     if !matches!(container.status(), Status::Running | Status::Paused) {
         return Err(wrong_status(container, "checkpoint"));
     }
-    check_mounts(&container.record.spec)?;
+    let record = container.record()?;
+    check_mounts(&record.spec)?;
     check_version(&asked.criu)?;
     check_features(&asked)?;
     let directories = Directories::open(&asked.criu, LOG)?;
-    let options = options(shared, container, &asked, &directories)?;
+    let options = options(shared, (container, &record), &asked, &directories)?;
     if asked.kind != CheckpointKind::PreDump {
         let path = asked.criu.images.join(DESCRIPTORS);
         let streams = serde_json::to_vec(&streams(container.init.pid)).map_err(std::io::Error::from);
@@ -68,11 +70,11 @@ fn check_features(asked: &CheckpointRequest) -> Result<()> {
 
 fn options(
     shared: &Shared,
-    container: &Container,
+    (container, record): (&Container, &Record),
     asked: &CheckpointRequest,
     directories: &Directories,
 ) -> Result<Options> {
-    let (record, spec) = (&container.record, &container.record.spec);
+    let spec = &record.spec;
     let mut mounts = Vec::new();
     if asked.kind != CheckpointKind::PreDump {
         let root = Root::open(Path::new(&format!("/proc/{}/root", container.init.pid)))?;

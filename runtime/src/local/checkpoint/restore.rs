@@ -96,11 +96,12 @@ pub(in crate::local) fn restore(shared: &Shared, asked: RestoreRequest) -> Resul
     dir.save(&record)?;
     let init = Watched::new(record.init.pid, Some(pidfd), drained.map(Drained::wait));
     let (dir, cgroup) = made.keep();
-    let container = Arc::new(Container::new(id, dir, record, (init, None), cgroup.rest()));
+    let container = Arc::new(Container::made(id, dir, record, (init, None), cgroup.rest()));
     let pending = Pending::new(&container);
     if reaper != Reaper::Heir {
         container.watch(shared.reactor.as_ref())?;
     }
+    container.let_go_of_record();
     Ok(pending)
 }
 
