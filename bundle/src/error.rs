@@ -128,6 +128,14 @@ pub enum Error {
         /// What is wrong, and what would be right.
         reason: String,
     },
+    /// A device that no CDI specification of this machine gives.
+    #[error("CDI device '{name}' can't be had: {reason}")]
+    CdiDevice {
+        /// Its whole name.
+        name: String,
+        /// Why, and what there is.
+        reason: String,
+    },
     /// An option that an unprivileged user can't have.
     #[error("{option} can't be had without privileges: {reason}")]
     NeedsPrivilege {
@@ -215,7 +223,7 @@ impl Error {
     /// The kind of this error, for callers to branch on.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::UnknownUser(_) | Self::UnknownGroup(_) => ErrorKind::NotFound,
+            Self::UnknownUser(_) | Self::UnknownGroup(_) | Self::CdiDevice { .. } => ErrorKind::NotFound,
             Self::LayerCount { .. }
             | Self::InvalidDiffId { .. }
             | Self::NoCommand

@@ -4,6 +4,7 @@
 //!   being fetched.
 //! - [`SpecBuilder`] makes the runtime spec of a container out of an image's config and the caller's options:
 //!   Docker's mounts, capabilities, masked paths and system calls, but no way to gain privileges.
+//! - [`Cdi`] finds devices by their CDI names, with all that a container needs to use them.
 //! - [`MountsView`] reads `/etc/passwd` and `/etc/group` of a root filesystem that is not mounted and not trusted.
 //! - [`Bundle`] writes and reads `config.json`; [`from_json`] reads other JSON and names the field that is wrong.
 //!
@@ -32,7 +33,7 @@
 //!
 //! # What it is not for
 //! It does not fetch (that is `longshore-distribution`), it runs nothing (that is `longshore-runtime`), and it mounts
-//! nothing. It looks at no host but where a function says so ([`host_devices`], [`available_capabilities`],
+//! nothing. It looks at no host but where a function says so ([`Cdi`], [`host_devices`], [`available_capabilities`],
 //! [`thermal_paths`]).
 //!
 //! # Where it differs from Docker
@@ -48,12 +49,14 @@
 //! - The layers of one image are unpacked one after the other: overlay and native snapshots are made on top of a
 //!   committed parent.
 //! - [`MountsView`] knows bind mounts and overlays.
+//! - CDI specifications in YAML are not read, but told of.
 
 #![forbid(unsafe_code)]
 
 mod bundle;
 mod canonical;
 mod capability;
+mod cdi;
 mod chain;
 mod error;
 mod json;
@@ -68,6 +71,7 @@ mod user;
 pub use bundle::{Bundle, CONFIG_LIMIT, parse_spec};
 pub use canonical::canonical_json;
 pub use capability::{CapabilityName, DEFAULT_CAPABILITIES, all_capabilities, available_capabilities};
+pub use cdi::{Cdi, CdiEdits, CdiName};
 pub use chain::{chain_ids, diff_ids};
 pub use error::{Error, ErrorKind, Result};
 pub use json::{InvalidJson, from_json};

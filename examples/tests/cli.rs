@@ -736,3 +736,54 @@ fn what_a_container_changed_and_an_image_of_it() {
     site.ok(&["rm", "box"]);
     assert_eq!(site.ok(&["ps", "-aq"]), "");
 }
+
+#[test]
+fn devices_come_by_their_nodes_and_by_their_cdi_names() {
+    let site = match Site::new() {
+        Ok(site) => site,
+        Err(why) => return skip(&why),
+    };
+    let directory = site.path().join("cdi");
+    let (cdi, hooked) = (directory.to_str().expect("UTF-8"), site.path().join("hooked"));
+    let document = serde_json::json!({
+        "cdiVersion": "0.7.0", "kind": "acme.example/pump",
+        "containerEdits": {"env": ["ACME=1"]},
+        "devices": [{"name": "left", "containerEdits": {
+            "env": ["PUMP=left"],
+            "deviceNodes": [{"path": "/dev/pump0", "hostPath": "/dev/zero", "permissions": "r"}],
+            "mounts": [{"hostPath": site.path(), "containerPath": "/acme", "options": ["ro", "nosuid", "nodev", "bind"]}],
+            "hooks": [{"hookName": "createRuntime", "path": "/bin/sh", "args": ["sh", "-c", format!("echo ran >{}", hooked.display())]}],
+            "additionalGids": [4242],
+        }}],
+    });
+    std::fs::create_dir(&directory).expect("a directory");
+    std::fs::write(directory.join("acme.json"), document.to_string()).expect("written");
+    std::fs::write(site.path().join("driver"), "of acme\n").expect("written");
+    let script = "echo $ACME $PUMP; cat /acme/driver; busybox head -c 3 /dev/pump0 | busybox wc -c; id -G; \
+        busybox head -c 2 /dev/own | busybox wc -c";
+    let words = [
+        "run",
+        "--rm",
+        "--user",
+        "alice",
+        "--cdi-spec-dir",
+        cdi,
+        "--device",
+        "acme.example/pump=left",
+    ];
+    let rest = ["--device", "/dev/zero:/dev/own:r", IMAGE, "sh", "-c", script];
+    let said = site.ok(&[&words[..], &rest].concat());
+    assert_eq!(said, "1 left\nof acme\n3\n1000 4242\n2\n");
+    assert_eq!(std::fs::read_to_string(hooked).expect("the hook ran"), "ran\n");
+
+    let asked = |device: &str| site.fails(&["run", "--rm", "--cdi-spec-dir", cdi, "--device", device, IMAGE]);
+    for (device, complaint) in [
+        ("acme.example/pump=right", "there are acme.example/pump=left"),
+        ("acme", "a name looks like vendor.com/class=device"),
+        ("/dev/no-such", "looking at /dev/no-such"),
+    ] {
+        let (code, message) = asked(device);
+        assert!(code != 0 && message.contains(complaint), "{device}: {code}, {message}");
+    }
+    assert_eq!(site.ok(&["ps", "-a"]).lines().count(), 1, "nothing is left");
+}

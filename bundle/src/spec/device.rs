@@ -4,7 +4,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
-    LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
+    LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, User,
 };
 
 use crate::path::clean;
@@ -18,6 +18,16 @@ const SKIPPED: [&str; 6] = ["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts"]
 pub struct Device {
     node: LinuxDevice,
     access: String,
+    owner: Owner,
+}
+
+/// Whose a node is that says nothing of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// The executor's choice.
+    Unsaid,
+    /// That of the container's process.
+    Process,
 }
 
 impl Device {
@@ -50,10 +60,7 @@ impl Device {
             .gid(metadata.gid())
             .build()
             .expect("every field has a default");
-        Ok(Self {
-            node,
-            access: "rwm".into(),
-        })
+        Ok(Self::new(node))
     }
 
     /// A device as the runtime spec describes it.
@@ -61,7 +68,14 @@ impl Device {
         Self {
             node,
             access: "rwm".into(),
+            owner: Owner::Unsaid,
         }
+    }
+
+    /// The same, the process's where the node says no owner.
+    pub(crate) fn owned_by_process(mut self) -> Self {
+        self.owner = Owner::Process;
+        self
     }
 
     /// The same at another path of the container.
@@ -78,15 +92,22 @@ impl Device {
         self
     }
 
-    pub(super) fn checked(&self) -> Result<(LinuxDevice, LinuxDeviceCgroup)> {
+    /// The node, and the rule that lets it be used; a pipe needs none.
+    pub(super) fn checked(&self, process: &User) -> Result<(LinuxDevice, Option<LinuxDeviceCgroup>)> {
         let mut node = self.node.clone();
+        if self.owner == Owner::Process {
+            let of_process = |id: u32| (id != 0).then_some(id);
+            node.set_uid(node.uid().or(of_process(process.uid())));
+            node.set_gid(node.gid().or(of_process(process.gid())));
+        }
         node.set_path(clean("device path", node.path())?);
         let known = !self.access.is_empty() && self.access.chars().all(|right| "rwm".contains(right));
         if !known || self.access.len() > 3 {
             return Err(Error::option("device access", &self.access, "it is made of r, w and m"));
         }
         let rule = rule(node.typ(), Some(node.major()), Some(node.minor()), &self.access);
-        Ok((node, rule))
+        let needed = node.typ() != LinuxDeviceType::P;
+        Ok((node, needed.then_some(rule)))
     }
 }
 

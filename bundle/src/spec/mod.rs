@@ -1,6 +1,7 @@
 //! From an image's config and the caller's options to a runtime spec.
 
 mod annotations;
+mod cdi;
 mod confinement;
 mod device;
 mod environment;
@@ -59,6 +60,7 @@ pub struct SpecBuilder {
     confinement: confinement::Options,
     resources: resources::Options,
     annotations: annotations::Options,
+    cdi: cdi::Options,
     rootless: Option<Rootless>,
 }
 
@@ -91,7 +93,8 @@ impl SpecBuilder {
             .apply(&mut spec, &mut linux, self.config(), &self.confinement)?;
         let process = self.process(files)?;
         self.confinement.apply(&mut linux, process.capabilities().as_ref());
-        self.resources.apply(&mut linux, &self.confinement)?;
+        self.resources.apply(&mut linux, &self.confinement, process.user())?;
+        self.cdi.apply(&mut spec, &mut linux);
         spec.set_hostname(self.isolation.hostname()?);
         spec.set_process(Some(process));
         spec.set_annotations(self.annotations.build(self.image.as_ref())?);

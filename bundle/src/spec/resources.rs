@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Linux, LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxMemory, LinuxPids, LinuxResources};
+use oci_spec::runtime::{
+    Linux, LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxMemory, LinuxPids, LinuxResources, User,
+};
 
 use super::device::{Device, all_rules, default_rules};
 use super::{SpecBuilder, confinement};
@@ -124,9 +126,9 @@ impl SpecBuilder {
 }
 
 impl Options {
-    pub(super) fn apply(&self, linux: &mut Linux, confinement: &confinement::Options) -> Result<()> {
+    pub(super) fn apply(&self, linux: &mut Linux, confinement: &confinement::Options, process: &User) -> Result<()> {
         let mut resources = LinuxResources::default();
-        let (nodes, rules) = self.device_lists(confinement)?;
+        let (nodes, rules) = self.device_lists(confinement, process)?;
         resources.set_devices(Some(rules));
         resources.set_memory(self.memory_limits()?);
         resources.set_cpu(self.cpu_limits()?);
@@ -151,7 +153,11 @@ impl Options {
         limits.into_iter().find_map(|(asked, name)| asked.then_some(name))
     }
 
-    fn device_lists(&self, confinement: &confinement::Options) -> Result<(Vec<LinuxDevice>, Vec<LinuxDeviceCgroup>)> {
+    fn device_lists(
+        &self,
+        confinement: &confinement::Options,
+        process: &User,
+    ) -> Result<(Vec<LinuxDevice>, Vec<LinuxDeviceCgroup>)> {
         let mut rules = if confinement.is_privileged() {
             all_rules()
         } else {
@@ -159,11 +165,11 @@ impl Options {
         };
         let mut nodes: Vec<LinuxDevice> = Vec::new();
         for device in &self.devices {
-            let (node, rule) = device.checked()?;
+            let (node, rule) = device.checked(process)?;
             nodes.retain(|known| known.path() != node.path());
             nodes.push(node);
             if !confinement.is_privileged() {
-                rules.push(rule);
+                rules.extend(rule);
             }
         }
         rules.extend(self.rules.iter().cloned());

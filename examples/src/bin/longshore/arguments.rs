@@ -128,6 +128,12 @@ pub(crate) struct Run {
     /// Bind a directory or file of this machine
     #[arg(short, long, value_name = "SOURCE:TARGET[:ro]")]
     pub(crate) volume: Vec<String>,
+    /// Give it a device: a node of this machine, or one that a CDI specification describes
+    #[arg(long, value_name = "/dev/NODE[:/dev/NODE][:rwm]|VENDOR/CLASS=NAME")]
+    pub(crate) device: Vec<String>,
+    /// Look for CDI specifications here [default: /etc/cdi and /var/run/cdi]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cdi_spec_dir: Vec<PathBuf>,
     /// Working directory inside
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<PathBuf>,

@@ -8,6 +8,7 @@ mod attach;
 mod commit;
 mod containers;
 mod content;
+mod devices;
 mod events;
 mod exec;
 mod images;

@@ -10,6 +10,7 @@ use longshore::runtime::{ContainerId, DeleteMode, Io, Lifetime, LogFile, LogForm
 use longshore::{Container, Engine, ErrorKind, Image};
 
 use crate::arguments::{LogDriver, LogOption, Network, Run};
+use crate::devices::Devices;
 use crate::images;
 use crate::open::{Site, random_id};
 use crate::output::say;
@@ -285,6 +286,7 @@ fn shown(run: &Run, image: &Image) -> String {
 struct Options {
     env: Vec<String>,
     binds: Vec<Bind>,
+    devices: Devices,
     workdir: Option<PathBuf>,
     user: Option<String>,
     memory: Option<u64>,
@@ -304,6 +306,7 @@ impl Options {
         Ok(Self {
             env: run.env.iter().filter_map(|variable| environment(variable)).collect(),
             binds: run.volume.iter().map(|volume| bind(volume)).collect::<Result<_>>()?,
+            devices: Devices::from(&run.device, &run.cdi_spec_dir)?,
             workdir: run.workdir.clone(),
             user: run.user.clone(),
             memory: run.memory.map(|size| size.0),
@@ -322,6 +325,7 @@ impl Options {
     fn apply(self, mut spec: SpecBuilder) -> SpecBuilder {
         spec = self.env.into_iter().fold(spec, SpecBuilder::env);
         spec = self.binds.into_iter().fold(spec, SpecBuilder::bind);
+        spec = self.devices.apply(spec);
         spec = self.cap_add.into_iter().fold(spec, SpecBuilder::cap_add);
         spec = self.cap_drop.into_iter().fold(spec, SpecBuilder::cap_drop);
         spec = option(spec, self.workdir, SpecBuilder::cwd);
