@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use longshore_content::Blob;
+use tokio::runtime::Handle;
 
 use super::{LayerState, Report};
 
@@ -18,9 +19,12 @@ pub(super) struct LayerReader {
     report: Report,
     given_up: Arc<AtomicBool>,
     failure: Option<longshore_content::Error>,
+    /// Stores may need it, and it is read on whichever thread inflates.
+    runtime: Handle,
 }
 
 impl LayerReader {
+    /// Must be called inside of a runtime.
     pub(super) fn new(blob: Arc<dyn Blob>, report: Report, given_up: Arc<AtomicBool>) -> Self {
         Self {
             blob,
@@ -29,6 +33,7 @@ impl LayerReader {
             report,
             given_up,
             failure: None,
+            runtime: Handle::current(),
         }
     }
 
@@ -60,6 +65,7 @@ impl Read for LayerReader {
         if self.failure.is_some() {
             return Err(io::Error::other("the content store failed before"));
         }
+        let _inside = self.runtime.enter();
         match self.blob.read_at_blocking(self.offset, buf) {
             Ok(count) => {
                 self.advance(count as u64);

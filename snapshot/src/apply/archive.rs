@@ -85,7 +85,7 @@ impl Archive {
 
     /// The next entry, its content still in the stream. `None` is the end: the end marker, or, as other readers allow, the end of
     /// the bytes where a header would begin.
-    pub(super) fn next(&mut self, stream: &mut Stream<'_>) -> Result<Option<Box<Entry>>> {
+    pub(super) fn next(&mut self, stream: &mut Stream) -> Result<Option<Box<Entry>>> {
         loop {
             let offset = stream.offset();
             match self.parse(stream.peek(), offset)? {

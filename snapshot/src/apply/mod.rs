@@ -1,5 +1,6 @@
 //! Applying image layers to a prepared snapshot.
 
+mod ahead;
 mod archive;
 mod decompress;
 mod hash;
@@ -18,12 +19,14 @@ mod whiteout;
 use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::thread;
 
 use longshore_linux::Mount;
 
 pub use self::decompress::Decompressor;
 pub use self::options::{Applied, ApplyOptions, Compression, Limits, Ownership, Skipped};
 
+use self::ahead::Ahead;
 use self::archive::{Archive, Entry};
 pub(crate) use self::hash::Hash;
 use self::path::Subject;
@@ -39,7 +42,8 @@ type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 /// directory of a bind mount, or on the upper directory of an overlay mount, writing what overlay would have written.
 ///
 /// Blocks: call it from a thread of its own. The layer is read once, to its last byte, and memory does not grow with it, save for a
-/// directory that was not empty before, where 16 bytes are kept of each path.
+/// directory that was not empty before, where 16 bytes are kept of each path. Reading and inflating go on ahead of the files, on a second thread that ends before
+/// this returns: after an error, when the read that it is in has returned.
 ///
 /// - *Whiteouts* (`.wh.name`, `.wh..wh..opq`) hide what was there before the layer, and never what is in it, in whatever order they come. In a plain
 ///   directory that is removed; in an overlay it becomes a device 0:0 or an opaque directory.
@@ -74,12 +78,19 @@ type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 /// ```
 pub fn apply_layer(mounts: &[Mount], layer: impl Read + Send, options: &ApplyOptions) -> Result<Applied> {
     let mut tree = Tree::open(Target::of(mounts)?, options.ownership)?;
-    let mut stream = Stream::open(layer, options)?;
+    // When making the files fails, the stream goes first, which ends the thread that reads ahead.
+    thread::scope(|scope| {
+        let stream = Stream::new(Ahead::start(scope, layer, options.compression)?, options);
+        apply_stream(&mut tree, stream, options)
+    })
+}
+
+fn apply_stream(tree: &mut Tree, mut stream: Stream, options: &ApplyOptions) -> Result<Applied> {
     let mut archive = Archive::new(&options.limits);
     let mut entries = 0;
     while let Some(mut entry) = archive.next(&mut stream)? {
         entries += 1;
-        apply_entry(&mut tree, &mut entry, &mut stream, options)?;
+        apply_entry(tree, &mut entry, &mut stream, options)?;
         stream.skip(entry.padding())?;
     }
     tree.finish()?;
@@ -99,7 +110,7 @@ pub fn apply_layer(mounts: &[Mount], layer: impl Read + Send, options: &ApplyOpt
     }
 }
 
-fn apply_entry(tree: &mut Tree, entry: &mut Entry, stream: &mut Stream<'_>, options: &ApplyOptions) -> Result<()> {
+fn apply_entry(tree: &mut Tree, entry: &mut Entry, stream: &mut Stream, options: &ApplyOptions) -> Result<()> {
     let path = path::normalize(&entry.path, &options.limits)?;
     let subject = path::subject(&path, &entry.path)?;
     let content = entry.content;

@@ -20,7 +20,7 @@ impl Tree {
         &mut self,
         entry: &mut Entry,
         (parent, name): (&[u8], &[u8]),
-        stream: &mut Stream<'_>,
+        stream: &mut Stream,
         limits: &Limits,
     ) -> Result<()> {
         if let EntryKind::HardLink(target) = &entry.kind {
@@ -135,19 +135,44 @@ impl Tree {
         write: impl FnOnce(&OwnedFd) -> Result<(), Trouble>,
     ) -> Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = self.place(name, |dir| {
-            rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
-        })?;
+        let first = self.first_mode(entry);
+        let file = self.place(name, |dir| rustix::fs::openat(dir, name, flags, first))?;
         write(&file).map_err(|trouble| match trouble {
             Trouble::Layer(error) => error,
             Trouble::Writing(errno) => self.failed("writing", name)(errno),
         })?;
-        self.set_owner_of(&file, entry, name)?;
-        self.skipped.xattrs +=
-            at::set_xattrs_of(&file, &entry.xattrs).map_err(self.failed("setting attributes of", name))?;
-        rustix::fs::fchmod(&file, mode(entry)).map_err(self.failed("setting the mode of", name))?;
+        self.describe_file(&file, entry, name)?;
         rustix::fs::futimens(&file, &at::mtime_of(entry.mtime)).map_err(self.failed("setting the time of", name))?;
-        let stat = rustix::fs::fstat(&file).map_err(self.failed("reading", name))?;
+        Ok(())
+    }
+
+    /// What a file is made with: its mode, if it is the maker's own anyway, else one for nobody but the maker until the owner is set.
+    fn first_mode(&self, entry: &Entry) -> Mode {
+        // Attributes can be set only by who may write.
+        let least = Mode::RUSR | Mode::WUSR;
+        match self.ownership == Ownership::Caller || owner(entry) == self.caller {
+            true => mode(entry) & (Mode::RWXU | Mode::RWXG | Mode::RWXO) | least,
+            false => least,
+        }
+    }
+
+    /// Owner, attributes and mode of a file, where they are not right already: each takes a system call, and most files need none. And counts it.
+    fn describe_file(&mut self, file: &OwnedFd, entry: &Entry, name: &[u8]) -> Result<()> {
+        let read = |tree: &Self| rustix::fs::fstat(file).map_err(tree.failed("reading", name));
+        let mut stat = read(self)?;
+        let (uid, gid) = at::owner(&stat);
+        if self.ownership == Ownership::Keep && (uid, gid) != owner(entry) {
+            self.set_owner_of(file, entry, name)?;
+        }
+        if !entry.xattrs.is_empty() {
+            self.skipped.xattrs +=
+                at::set_xattrs_of(file, &entry.xattrs).map_err(self.failed("setting attributes of", name))?;
+            // They may take a block, and a list of access rights changes the mode.
+            stat = read(self)?;
+        }
+        if Mode::from_raw_mode(stat.st_mode) != mode(entry) {
+            rustix::fs::fchmod(file, mode(entry)).map_err(self.failed("setting the mode of", name))?;
+        }
         self.usage.made_as(&stat);
         Ok(())
     }
@@ -298,7 +323,7 @@ enum Trouble {
     Writing(Errno),
 }
 
-fn write_plain(file: &OwnedFd, content: u64, stream: &mut Stream<'_>) -> Result<(), Trouble> {
+fn write_plain(file: &OwnedFd, content: u64, stream: &mut Stream) -> Result<(), Trouble> {
     let mut rest = content;
     while rest > 0 {
         let got = write_chunk(file, rest, stream)?;
@@ -307,7 +332,7 @@ fn write_plain(file: &OwnedFd, content: u64, stream: &mut Stream<'_>) -> Result<
     Ok(())
 }
 
-fn write_chunk(file: &OwnedFd, max: u64, stream: &mut Stream<'_>) -> Result<u64, Trouble> {
+fn write_chunk(file: &OwnedFd, max: u64, stream: &mut Stream) -> Result<u64, Trouble> {
     let mut bytes = stream.chunk(max).map_err(Trouble::Layer)?;
     let got = bytes.len();
     while !bytes.is_empty() {
@@ -318,7 +343,7 @@ fn write_chunk(file: &OwnedFd, max: u64, stream: &mut Stream<'_>) -> Result<u64,
     Ok(got as u64)
 }
 
-fn write_sparse(file: &OwnedFd, map: &[SparseEntry], size: u64, stream: &mut Stream<'_>) -> Result<(), Trouble> {
+fn write_sparse(file: &OwnedFd, map: &[SparseEntry], size: u64, stream: &mut Stream) -> Result<(), Trouble> {
     for piece in map {
         if piece.length > 0 {
             rustix::fs::seek(file, SeekFrom::Start(piece.offset)).map_err(Trouble::Writing)?;

@@ -1,103 +1,104 @@
-use std::io::Read;
+use std::mem;
 
 use oci_spec::image::Digest;
 
+use crate::apply::ApplyOptions;
+use crate::apply::ahead::Ahead;
 use crate::apply::hash::Hash;
-use crate::apply::source::Source;
-use crate::apply::{ApplyOptions, Compression};
 use crate::{Error, Result};
 
-/// The buffer in its ordinary size. Content is written to files straight from it.
-const BUFFER: usize = 256 * 1024;
-/// The buffer at its largest: what the headers of one entry may take, sparse maps among them.
-const BUFFER_MAX: usize = 8 * 1024 * 1024;
+/// What the headers of one entry may take, sparse maps among them.
+const HEADERS_MAX: usize = 8 * 1024 * 1024;
 
-/// The uncompressed bytes of a layer in a buffer, hashed as they come.
-pub(super) struct Stream<'a> {
-    source: Source<'a>,
+/// The uncompressed bytes of a layer, hashed as they come.
+pub(super) struct Stream {
+    ahead: Ahead,
     hash: Hash,
-    buf: Vec<u8>,
-    start: usize,
-    end: usize,
+    now: Piece,
+    /// The one after, of which the beginning may have been taken already: it was put behind the end of `now`, for what lies across the two to be in one piece.
+    next: Piece,
     /// Bytes that came from the source.
     total: u64,
     limit: Option<u64>,
 }
 
-impl<'a> Stream<'a> {
-    pub(super) fn open(layer: impl Read + 'a, options: &ApplyOptions) -> Result<Self> {
-        let compression: Option<Compression> = options.compression;
-        Ok(Self {
-            source: Source::open(layer, compression)?,
+/// Some bytes, of which those before `start` were taken.
+#[derive(Default)]
+struct Piece {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Piece {
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+}
+
+impl Stream {
+    pub(super) fn new(ahead: Ahead, options: &ApplyOptions) -> Self {
+        Self {
+            ahead,
             hash: Hash::new(options.diff_id.as_ref()),
-            buf: vec![0; BUFFER],
-            start: 0,
-            end: 0,
+            now: Piece::default(),
+            next: Piece::default(),
             total: 0,
             limit: options.limits.size,
-        })
+        }
     }
 
     /// The bytes that are there already.
     pub(super) fn peek(&self) -> &[u8] {
-        &self.buf[self.start..self.end]
+        self.now.rest()
     }
 
     /// How many bytes were taken so far.
     pub(super) fn offset(&self) -> u64 {
-        self.total - (self.end - self.start) as u64
+        self.total - (self.now.rest().len() + self.next.rest().len()) as u64
     }
 
     /// Takes `len` bytes that [`peek`](Self::peek) showed.
     pub(super) fn consume(&mut self, len: usize) {
-        debug_assert!(len <= self.end - self.start);
-        self.start += len;
+        debug_assert!(len <= self.now.rest().len());
+        self.now.start += len;
     }
 
     /// Reads until `want` bytes are there or the end is reached, and says how many are there.
     pub(super) fn fill(&mut self, want: usize) -> Result<usize> {
-        if want > BUFFER_MAX {
+        if want > HEADERS_MAX {
             return Err(Error::InvalidLayer {
                 entry: format!("(the one at byte {})", self.offset()),
-                reason: format!("its headers take more than {BUFFER_MAX} bytes"),
+                reason: format!("its headers take more than {HEADERS_MAX} bytes"),
             });
         }
-        if self.buf.len() - self.start < want {
-            self.buf.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
-            if self.buf.len() < want {
-                self.buf.resize(want.next_multiple_of(BUFFER).min(BUFFER_MAX), 0);
+        loop {
+            let have = self.now.rest().len();
+            if have >= want {
+                return Ok(have);
+            }
+            let more = match have {
+                0 => self.advance()?,
+                _ => self.receive()?,
+            };
+            if !more {
+                return Ok(have);
+            }
+            if have > 0 {
+                self.join(want - have);
             }
         }
-        while self.end - self.start < want {
-            if self.pull()? == 0 {
-                break;
-            }
-        }
-        Ok(self.end - self.start)
     }
 
     /// The next bytes, at most `max`, at least one.
     pub(super) fn chunk(&mut self, max: u64) -> Result<&[u8]> {
-        if self.start == self.end {
-            self.start = 0;
-            self.end = 0;
-            // A decompressor may give little at a time; whole buffers make fewer writes.
-            while self.end < self.buf.len() && (self.end as u64) < max {
-                if self.pull()? == 0 {
-                    break;
-                }
-            }
-            if self.start == self.end {
-                return Err(Error::DamagedLayer {
-                    offset: self.offset(),
-                    reason: "it ends in the middle of a file".into(),
-                });
-            }
+        if self.now.rest().is_empty() && !self.advance()? {
+            return Err(Error::DamagedLayer {
+                offset: self.offset(),
+                reason: "it ends in the middle of a file".into(),
+            });
         }
-        let len = ((self.end - self.start) as u64).min(max) as usize;
-        Ok(&self.buf[self.start..self.start + len])
+        let rest = self.now.rest();
+        Ok(&rest[..rest.len().min(usize::try_from(max).unwrap_or(usize::MAX))])
     }
 
     /// Passes over `len` bytes.
@@ -112,26 +113,95 @@ impl<'a> Stream<'a> {
 
     /// Reads to the end of the source, so that the hash covers every byte, and gives the hash and the size.
     pub(super) fn finish(mut self) -> Result<(Digest, u64)> {
-        loop {
-            self.start = 0;
-            self.end = 0;
-            if self.pull()? == 0 {
-                return Ok((self.hash.finish(), self.total));
-            }
+        while self.receive()? {
+            self.next.start = self.next.bytes.len();
         }
+        Ok((self.hash.finish(), self.total))
     }
 
-    fn pull(&mut self) -> Result<usize> {
-        let len = self.source.read(&mut self.buf[self.end..], self.total)?;
-        self.hash.update(&self.buf[self.end..self.end + len]);
-        self.end += len;
-        self.total += len as u64;
+    /// Goes on to the next piece when all of this one was taken; false at the end.
+    fn advance(&mut self) -> Result<bool> {
+        let more = self.receive()?;
+        mem::swap(&mut self.now, &mut self.next);
+        self.next.bytes.clear();
+        self.next.start = 0;
+        Ok(more)
+    }
+
+    /// Puts some bytes of the next piece, `wanted` if it has as many, behind those that are left of this one. As many as there are at least: who asks for a little more
+    /// each time, and looks at all of it again, gets twice as much.
+    fn join(&mut self, wanted: usize) {
+        let (now, next) = (&mut self.now, &mut self.next);
+        now.bytes.drain(..now.start);
+        now.start = 0;
+        let len = next.rest().len().min(wanted.max(now.bytes.len()));
+        now.bytes.extend_from_slice(&next.rest()[..len]);
+        next.start += len;
+    }
+
+    /// Sees to it that there are bytes in the next piece; false at the end.
+    fn receive(&mut self) -> Result<bool> {
+        if !self.next.rest().is_empty() {
+            return Ok(true);
+        }
+        let used = mem::take(&mut self.next).bytes;
+        let Some(bytes) = self.ahead.next(used)? else {
+            return Ok(false);
+        };
+        self.hash.update(&bytes);
+        self.total += bytes.len() as u64;
+        self.next.bytes = bytes;
         match self.limit {
             Some(limit) if self.total > limit => Err(Error::InvalidLayer {
                 entry: format!("(the one at byte {})", self.offset()),
                 reason: format!("the layer unpacks to more than the limit of {limit} bytes"),
             }),
-            _ => Ok(len),
+            _ => Ok(true),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::thread;
+
+    use super::*;
+    use crate::apply::Compression;
+    use crate::apply::ahead::PIECE;
+
+    #[test]
+    fn what_lies_across_pieces_is_in_one() {
+        let bytes: Vec<u8> = (0..6 * PIECE + 700).map(|number| (number % 251) as u8).collect();
+        thread::scope(|scope| {
+            let ahead = Ahead::start(scope, bytes.as_slice(), Some(Compression::None)).unwrap();
+            let mut stream = Stream::new(ahead, &ApplyOptions::default());
+            let mut at = 0;
+            for want in [1000, PIECE - 1500, 512, 600, 2 * PIECE, 1, PIECE] {
+                assert!(stream.fill(want).unwrap() >= want);
+                assert!(stream.peek()[..want] == bytes[at..at + want], "at {at}");
+                stream.consume(want);
+                at += want;
+                assert_eq!(stream.offset(), at as u64);
+            }
+            let chunk = stream.chunk(100).unwrap();
+            assert_eq!(chunk, &bytes[at..at + chunk.len()]);
+            stream.skip((bytes.len() - at - 300) as u64).unwrap();
+            assert_eq!(stream.fill(301).unwrap(), 300, "the end");
+            assert_eq!(stream.peek(), &bytes[bytes.len() - 300..]);
+            let (digest, size) = stream.finish().unwrap();
+            let mut hash = Hash::new(None);
+            hash.update(&bytes);
+            assert_eq!((digest, size), (hash.finish(), bytes.len() as u64));
+        });
+    }
+
+    #[test]
+    fn who_stops_early_ends_the_reading() {
+        thread::scope(|scope| {
+            let ahead = Ahead::start(scope, io::repeat(7), Some(Compression::None)).unwrap();
+            let mut stream = Stream::new(ahead, &ApplyOptions::default());
+            assert_eq!(stream.chunk(5).unwrap(), [7; 5]);
+        });
     }
 }

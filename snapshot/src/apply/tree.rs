@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{FileType, Mode, Stat, Timespec};
 use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
 
 use crate::apply::archive::invalid;
 use crate::apply::lower::{Found, Layer, Lowers};
@@ -35,6 +36,8 @@ pub(super) struct Tree {
     pub(super) lowers: Option<Lowers>,
     pub(super) opaque: &'static CStr,
     pub(super) ownership: Ownership,
+    /// Whose a new file is.
+    pub(super) caller: (Option<Uid>, Option<Gid>),
     stack: Vec<Dir>,
     /// The path by which the top of the stack was entered, symbolic links in it.
     entered: Option<Vec<u8>>,
@@ -96,6 +99,7 @@ impl Tree {
             lowers,
             opaque,
             ownership,
+            caller: (Some(rustix::process::geteuid()), Some(rustix::process::getegid())),
             stack: Vec::new(),
             entered: None,
             mine,
@@ -152,13 +156,14 @@ impl Tree {
         path
     }
 
-    /// An error about `name` in the directory that was entered last.
-    pub(super) fn failed(&self, action: &'static str, name: &[u8]) -> impl FnOnce(Errno) -> Error + use<> {
-        let path = self.path_of_name(name);
-        let full = self.root.join(super::os(&path));
-        move |errno| match errno {
-            Errno::NAMETOOLONG => invalid(&path, "a name in it is longer than the filesystem allows"),
-            errno => at::failed(action, full)(errno),
+    /// An error about `name` in the directory that was entered last. What it says is made only when there is one.
+    pub(super) fn failed<'a>(&'a self, action: &'static str, name: &'a [u8]) -> impl FnOnce(Errno) -> Error + use<'a> {
+        move |errno| {
+            let path = self.path_of_name(name);
+            match errno {
+                Errno::NAMETOOLONG => invalid(&path, "a name in it is longer than the filesystem allows"),
+                errno => at::failed(action, self.root.join(super::os(&path)))(errno),
+            }
         }
     }
 
