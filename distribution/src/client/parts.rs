@@ -23,7 +23,7 @@ use crate::{Error, Result};
 pub struct Parts {
     /// How many parts of one blob are on their way at once; 1 (or 0) for one stream. Default: 3.
     pub at_once: usize,
-    /// Bytes of a part. Default: 4 MiB.
+    /// Bytes of a part. Default: 2 MiB.
     pub size: u64,
     /// A blob with fewer bytes left than this comes in one stream. Default: 32 MiB.
     pub from: u64,
@@ -33,7 +33,7 @@ impl Default for Parts {
     fn default() -> Self {
         Self {
             at_once: 3,
-            size: 4 << 20,
+            size: 2 << 20,
             from: 32 << 20,
         }
     }
