@@ -8,7 +8,9 @@ use longshore_snapshot::Compression;
 mod inflate;
 
 fuzz_target!(|bytes: &[u8]| {
-    inflate::in_pieces_as_at_once(&[&[0x28, 0xb5, 0x2f, 0xfd], bytes].concat());
-    inflate::in_pieces_as_at_once(&[&[0x50, 0x2a, 0x4d, 0x18], bytes].concat());
+    for magic in [[0x28, 0xb5, 0x2f, 0xfd], [0x50, 0x2a, 0x4d, 0x18]] {
+        // One may fail that the other does not: libzstd sees that a frame whose last block is empty is shorter than it says only when it decodes it at once.
+        inflate::in_pieces_as_at_once(&[&magic, bytes].concat());
+    }
     inflate::there_and_back(Compression::Zstd, bytes);
 });
