@@ -7,6 +7,9 @@ use longshore::bundle::{CgroupVersion, runc_spec};
 use longshore::oci_spec::runtime::Spec;
 use longshore::runtime::ContainerId;
 
+/// What statfs(2) tells of a tmpfs.
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+
 /// A bundle as `runc spec` makes it, but without a terminal, whose program is busybox.
 #[derive(Debug)]
 pub(crate) struct Bundle {
@@ -19,11 +22,9 @@ impl Bundle {
         let mut places = ["/bin/busybox", "/usr/bin/busybox"].into_iter();
         let busybox = places.find(|place| Path::new(place).exists())?;
         // State belongs into memory, as runtimes have it.
-        let place = if Path::new("/run").is_dir() {
-            PathBuf::from("/run")
-        } else {
-            std::env::temp_dir()
-        };
+        let in_memory = |place: &&str| rustix::fs::statfs(*place).is_ok_and(|fs| fs.f_type as u64 == TMPFS_MAGIC);
+        let place = ["/run", "/dev/shm"].into_iter().find(in_memory);
+        let place = place.map_or_else(std::env::temp_dir, PathBuf::from);
         let directory = tempfile::tempdir_in(place).expect("a temporary directory");
         for sub in ["bin", "dev", "proc", "sys"] {
             fs::create_dir_all(directory.path().join("rootfs").join(sub)).expect("a directory");
