@@ -185,8 +185,7 @@ fn apparmor() -> Apparmor {
 }
 
 fn selinux() -> Selinux {
-    let process = takes(&json!({ "process": { "selinuxLabel": "a:b:c:s0" } }));
-    let enabled = process && takes(&in_linux("mountLabel", json!("a:b:c:s0")));
+    let enabled = takes(&json!({ "process": { "selinuxLabel": "a:b:c:s0" } }));
     SelinuxBuilder::default()
         .enabled(enabled)
         .build()

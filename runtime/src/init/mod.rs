@@ -450,6 +450,10 @@ impl<'a> Child<'a> {
                 answer => answer.map(Some),
             },
             Source::Detached(slot) => self.slots.take(*slot).map(Some).ok_or(Errno::BADF).at(Call::Protocol),
+            Source::Opened { slot, depth } => {
+                let opened = self.slots.take(*slot).ok_or(Errno::BADF).at(Call::Protocol)?;
+                sources::copy_opened(opened, *depth).map(Some)
+            }
             Source::Named(slot) => {
                 let directory = self.slots.take(*slot).ok_or(Errno::BADF).at(Call::Protocol)?;
                 sources::named(directory).map(Some)

@@ -43,9 +43,9 @@ impl<'a> Child<'a> {
                 }
                 mounts::attach(self.root()?, place)
             }
-            Op::Copy { slot, path, depth } => {
-                let tree = sources::bind(path, *depth)?;
-                self.slots.set(*slot, tree);
+            Op::Open { slot, path, depth } => {
+                let opened = sources::open(path, *depth)?;
+                self.slots.set(*slot, opened);
                 Ok(())
             }
             Op::Root {

@@ -44,7 +44,11 @@ pub(crate) fn make(source: &Source, attr: MountAttr) -> Result<OwnedFd, Failure>
             made
         }
         Source::Bind { path, depth } => bind(path, *depth),
-        Source::Inside { .. } | Source::Detached(_) | Source::Named(_) | Source::There { .. } => {
+        Source::Inside { .. }
+        | Source::Detached(_)
+        | Source::Opened { .. }
+        | Source::Named(_)
+        | Source::There { .. } => {
             Err(Errno::INVAL).at(Call::OpenSource)
         }
     }
@@ -95,6 +99,37 @@ pub(super) fn named(directory: impl AsFd) -> Result<OwnedFd, Failure> {
 /// A copy of what a path names, and of the mounts below it.
 pub(super) fn bind(path: &CStr, depth: Depth) -> Result<OwnedFd, Failure> {
     open_tree(CWD, path, copying(depth)).at(Call::OpenSource)
+}
+
+/// What a path leads to, for a copy later on; of the root, with what is mounted in it, the copy.
+pub(super) fn open(path: &CStr, depth: Depth) -> Result<OwnedFd, Failure> {
+    // As it does for a copy, and openat(2) does not, this has automount(8) mount what belongs there.
+    let opened = open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLOEXEC).at(Call::OpenSource)?;
+    match is_of_all(&opened, depth)? {
+        true => copy(opened, depth),
+        false => Ok(opened),
+    }
+}
+
+/// The copy of what was opened so.
+pub(super) fn copy_opened(opened: OwnedFd, depth: Depth) -> Result<OwnedFd, Failure> {
+    // Before Linux 6.15 there is no copy of a copy.
+    match is_of_all(&opened, depth)? {
+        true => Ok(opened),
+        false => copy(opened, depth),
+    }
+}
+
+/// Whether it is a tree from the host's root on, which looking up `/` still finds when another root lies over it.
+fn is_of_all(opened: &OwnedFd, depth: Depth) -> Result<bool, Failure> {
+    if depth == Depth::Mount {
+        return Ok(false);
+    }
+    let (root, found) = (
+        rustix::fs::stat(c"/").at(Call::OpenSource)?,
+        fstat(opened).at(Call::OpenSource)?,
+    );
+    Ok((root.st_dev, root.st_ino) == (found.st_dev, found.st_ino))
 }
 
 /// A copy of what a descriptor names, and of the mounts below it.

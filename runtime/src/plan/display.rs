@@ -209,6 +209,10 @@ impl fmt::Display for Source {
                 write!(f, "{word} {at} of the root")
             }
             Self::Detached(slot) => write!(f, "slot {}", slot.0),
+            Self::Opened { slot, depth } => {
+                let word = if *depth == Depth::Tree { "rbind" } else { "bind" };
+                write!(f, "{word} slot {}", slot.0)
+            }
             Self::Named(slot) => write!(f, "bind what slot {} is of", slot.0),
             Self::There { params: None } => f.write_str("what is there, again"),
             Self::There { params: Some(params) } => {
@@ -264,10 +268,7 @@ impl fmt::Display for Op {
             Self::SetNs { slot, kind } => write!(f, "join {} (slot {})", Names(*kind), slot.0),
             Self::NewSession => f.write_str("new session"),
             Self::Propagate { propagation, depth } => write!(f, "make /{}", Travels(&[(*propagation, *depth)])),
-            Self::Copy { slot, path, depth } => {
-                let word = if *depth == Depth::Tree { "rbind" } else { "bind" };
-                write!(f, "copy {word} {path:?} (slot {})", slot.0)
-            }
+            Self::Open { slot, path, .. } => write!(f, "open {path:?} (slot {})", slot.0),
             Self::Root {
                 assembly,
                 source,

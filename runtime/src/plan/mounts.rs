@@ -89,18 +89,18 @@ impl Builder<'_> {
     }
 
     /// The host's files are opened while `/` is the host's.
-    fn copied_early(&mut self, source: Source, field: &str) -> Source {
+    fn opened_early(&mut self, source: Source, field: &str) -> Source {
         let Source::Bind { path, depth } = source else {
             return source;
         };
         let slot = self.slot();
         let step = Step {
             field: field.to_owned(),
-            op: Op::Copy { slot, path, depth },
+            op: Op::Open { slot, path, depth },
         };
         self.steps.insert(self.root_step, step);
         self.root_step += 1;
-        Source::Detached(slot)
+        Source::Opened { slot, depth }
     }
 
     /// `mounts` of the spec, in order.
@@ -221,7 +221,7 @@ impl Builder<'_> {
             _ => None,
         };
         let source = self.by_whom(source, field);
-        let source = self.copied_early(source, field);
+        let source = self.opened_early(source, field);
         let mount = MountOp {
             attr,
             propagation: self.propagation(options, origin),

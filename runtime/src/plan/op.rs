@@ -81,6 +81,8 @@ pub(crate) enum Source {
     Inside { at: InRoot, depth: Depth },
     /// A detached mount that the host made.
     Detached(Slot),
+    /// A file or tree of the host that was opened before.
+    Opened { slot: Slot, depth: Depth },
     /// What the path of a directory leads to that the host opened: an ordinary host can make no mount.
     Named(Slot),
     /// What is mounted there already: a bind mount, or a filesystem, whose own parameters change too.
@@ -264,8 +266,9 @@ pub(crate) enum Op {
     OpenRoot,
     /// Make the root the root of this process only.
     ChangeRoot,
-    /// Copy a file or tree of the host before the root lies over `/`: from then on a `..` that climbs so far ends in the root.
-    Copy {
+    /// Open what will be copied of the host before the root lies over `/`: from then on a `..` that climbs so far ends in the root. The copy is made
+    /// in its turn, as a mount is as old as its copy and mountinfo has the oldest first; but at once where the root would be in it.
+    Open {
         slot: Slot,
         path: CString,
         depth: Depth,
