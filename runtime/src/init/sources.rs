@@ -48,9 +48,7 @@ pub(crate) fn make(source: &Source, attr: MountAttr) -> Result<OwnedFd, Failure>
         | Source::Detached(_)
         | Source::Opened { .. }
         | Source::Named(_)
-        | Source::There { .. } => {
-            Err(Errno::INVAL).at(Call::OpenSource)
-        }
+        | Source::There { .. } => Err(Errno::INVAL).at(Call::OpenSource),
     }
 }
 

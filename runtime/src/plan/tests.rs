@@ -358,9 +358,18 @@ fn what_is_mounted_anew_has_the_label_that_is_asked_for() {
     let spec: Spec = serde_json::from_value(spec).expect("a runtime spec");
     let mut facts = facts(Privilege::Full);
     let without = plan(&spec, &facts, &PlanOptions::new("/bundle")).expect("it needs no SELinux");
-    assert!(!without.steps.iter().any(|step| step.op.to_string().contains("u:r:t:s0")), "{without}");
     assert!(
-        without.warnings().iter().any(|w| w.starts_with("linux.mountLabel: 'u:r:t:s0:c1,c2' is not set")),
+        !without
+            .steps
+            .iter()
+            .any(|step| step.op.to_string().contains("u:r:t:s0")),
+        "{without}"
+    );
+    assert!(
+        without
+            .warnings()
+            .iter()
+            .any(|w| w.starts_with("linux.mountLabel: 'u:r:t:s0:c1,c2' is not set")),
         "{:?}",
         without.warnings()
     );
