@@ -417,6 +417,79 @@ fn run_in_the_background() {
 }
 
 #[test]
+fn what_depends_on_others_is_started_after_them() {
+    let site = match Site::new() {
+        Ok(site) => site,
+        Err(why) => return skip(&why),
+    };
+    let run = |name: &str, options: &[&str], script: &str| {
+        let words = [
+            &["run", "-d", "--name", name][..],
+            options,
+            &[IMAGE, "sh", "-c", script],
+        ]
+        .concat();
+        site.run(&words)
+    };
+    let stays = "trap 'exit 0' TERM; while :; do sleep 0.05; done";
+    let db = format!("sleep 0.2; : >/well; {stays}");
+    let checked = [
+        "--health-cmd",
+        "test -e /well",
+        "--health-interval",
+        "10ms",
+        "--health-retries",
+        "100000",
+    ];
+    assert!(run("db", &checked, &db).status.success());
+    assert!(run("once", &[], "sleep 0.2").status.success());
+    let web = run(
+        "web",
+        &["--depends-on", "db:healthy", "--depends-on", "once:completed"],
+        &format!("echo up; {stays}"),
+    );
+    assert_eq!(
+        String::from_utf8_lossy(&web.stdout),
+        "web\n",
+        "{}",
+        String::from_utf8_lossy(&web.stderr)
+    );
+    site.ok(&["exec", "db", "sh", "-c", "test -e /well"]);
+    assert!(
+        site.ok(&["ps", "--all"]).contains("exited (0)"),
+        "{}",
+        site.ok(&["ps", "--all"])
+    );
+
+    // Those that need others are stopped first, and what has ended is started again, after what it needs and with its log.
+    assert_eq!(site.ok(&["stop", "db", "web"]), "web\ndb\n");
+    assert_eq!(site.ok(&["start", "web"]), "web\n");
+    let starts = site.ok(&["events", "--since", "1h", "--filter", "topic==/tasks/start"]);
+    let count = |name: &str| starts.lines().filter(|line| line.contains(name)).count();
+    assert_eq!((count("db"), count("once"), count("web")), (2, 1, 2), "{starts}");
+    assert_eq!(site.ok(&["stop", "web"]), "web\n");
+    assert_eq!(site.ok(&["logs", "web"]), "up\nup\n");
+
+    assert!(run("fails", &[], "exit 3").status.success());
+    for (needs, complaint) in [
+        ("nobody", "'nobody' does not exist"),
+        ("once:healthy", "no health check"),
+        ("fails:completed", "ended with 3"),
+        ("fails", "`longshore start fails` starts it"),
+        ("fails:sometime", "started, healthy or completed"),
+    ] {
+        let output = run("never", &["--depends-on", needs], "exit 0");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && told.contains(complaint), "{needs}: {told}");
+    }
+    let (_, told) = site.fails(&["run", "--health-retries", "3", IMAGE]);
+    assert!(told.contains("--health-cmd"), "{told}");
+    assert!(!site.ok(&["ps", "--all"]).contains("never"));
+    site.ok(&["rm", "-f", "db", "once", "web", "fails"]);
+    assert_eq!(site.ok(&["ps", "--all", "-q"]), "");
+}
+
+#[test]
 fn blobs_are_listed_and_verified() {
     let site = match Site::new() {
         Ok(site) => site,

@@ -36,7 +36,7 @@ pub struct ContainerBuilder {
     lifetime: Lifetime,
     changes: Vec<Change>,
     labels: BTreeMap<String, String>,
-    extensions: BTreeMap<String, serde_json::Value>,
+    pub(crate) extensions: BTreeMap<String, serde_json::Value>,
 }
 
 impl std::fmt::Debug for ContainerBuilder {

@@ -73,6 +73,14 @@ pub enum Error {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// A container, or another one that it needs, is not as the call needs it.
+    #[error("{what}: {reason}")]
+    Unmet {
+        /// What was being asked for.
+        what: String,
+        /// What is not as it has to be, and what to do.
+        reason: String,
+    },
     /// The operating system refused.
     #[error("{doing} {path}")]
     Io {
@@ -134,6 +142,7 @@ impl Error {
             Self::NoSuchImage(_) | Self::NoSuchContainer(_) => ErrorKind::NotFound,
             Self::ContainerExists(_) => ErrorKind::AlreadyExists,
             Self::Invalid { .. } => ErrorKind::Invalid,
+            Self::Unmet { .. } => ErrorKind::FailedPrecondition,
             Self::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::StorageFull,
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {

@@ -56,6 +56,19 @@
 //! # }
 //! ```
 //!
+//! One that needs others is started after them, and stopped before:
+//!
+//! ```no_run
+//! use longshore::{Condition, Engine, Io};
+//!
+//! # async fn demo(engine: Engine, image: longshore::Image) -> Result<(), longshore::Error> {
+//! let web = engine.container("web").image(&image).depends_on("db", Condition::Healthy);
+//! web.depends_on("migrate", Condition::Completed).create().await?;
+//! engine.start_in_order(&["web"], |_| Io::null()).await?; // db and migrate first
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Another part is one line, because an [`Engine`] is a plain struct of ports:
 //!
 //! ```no_run
@@ -121,7 +134,7 @@ pub use privilege::Privilege;
 pub use rebuild::Rebuilt;
 pub use send::{Extent, PushBuilder, PushedImage};
 pub use senses::Senses;
-pub use supervise::{Health, HealthCheck, HealthWatch, RestartPolicy, Stopped, Supervision};
+pub use supervise::{Condition, Health, HealthCheck, HealthWatch, RestartPolicy, Stopped, Supervision};
 
 pub use longshore_bundle as bundle;
 pub use longshore_content as content;

@@ -1,8 +1,13 @@
 //! Containers that are started again when they end.
 
+mod check;
 mod health;
+mod launch;
+mod need;
+mod order;
 mod policy;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +17,10 @@ use longshore_runtime::{CreateRequest, DeleteMode, ExitStatus, Io, Lifetime, Sta
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub use health::{Health, HealthCheck, HealthWatch};
+pub use check::HealthCheck;
+pub use health::{Health, HealthWatch};
+use launch::{Plan, Step, take_all};
+pub use need::Condition;
 use policy::Backoff;
 pub use policy::{RestartPolicy, Stopped};
 
@@ -31,8 +39,8 @@ const FAILED: u32 = 127;
 /// How long a container has to end before it is killed, that somebody stopped while it was being restarted.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Makes the streams of a container's next run.
-type MakeIo = Arc<dyn Fn() -> Io + Send + Sync>;
+/// Makes the streams of the next run of a container of that id.
+type MakeIo = Arc<dyn Fn(&str) -> Io + Send + Sync>;
 
 /// A container that is started again whenever it ends as its [`RestartPolicy`] says. Dropping this ends the supervision and leaves the container as it is;
 /// dropped in the middle of a restart, it leaves one that [`Container::restart`] starts again.
@@ -178,17 +186,30 @@ impl Container {
     ///
     /// A container that is not started yet is waited for; one that ended already is started again at once, if its policy says so.
     pub fn supervise(&self, io: impl Fn() -> Io + Send + Sync + 'static) -> Supervision {
+        self.supervised(None, Arc::new(move |_: &str| io()))
+    }
+
+    fn supervised(&self, first: Option<Box<Step>>, io: MakeIo) -> Supervision {
         let (sender, restarts) = watch::channel(0);
-        let (container, io): (_, MakeIo) = (self.clone(), Arc::new(io));
+        let container = self.clone();
         Supervision {
             container: self.clone(),
             restarts,
-            task: tokio::spawn(async move { container.keep_running(&io, &sender).await }),
+            task: tokio::spawn(async move { container.keep_running(first, &io, &sender).await }),
         }
     }
 
-    async fn keep_running(&self, io: &MakeIo, restarts: &watch::Sender<u32>) -> Result<ExitStatus> {
+    async fn keep_running(
+        &self,
+        first: Option<Box<Step>>,
+        io: &MakeIo,
+        restarts: &watch::Sender<u32>,
+    ) -> Result<ExitStatus> {
         let (mut backoff, mut begun) = (Backoff::default(), SystemTime::now());
+        if let Some(step) = first {
+            Box::pin(self.start_after_others(*step, io, &mut backoff)).await?;
+            begun = SystemTime::now();
+        }
         let mut ended = self.wait().await?;
         loop {
             let so_far = *restarts.borrow();
@@ -203,7 +224,7 @@ impl Container {
             }
             begun = SystemTime::now();
             // Boxed, what is seldom done is no part of what every supervised container holds.
-            let outcome = Box::pin(self.start_anew(io())).await;
+            let outcome = Box::pin(self.start_anew(io(self.id()))).await;
             restarts.send_modify(|restarts| *restarts += 1);
             self.engine.senses.metrics.restarted(outcome_of(&outcome));
             ended = match outcome {
@@ -211,12 +232,33 @@ impl Container {
                 Err(_) if self.is_gone().await => return Ok(ended),
                 Err(error) if !policy.restarts_after(&ExitStatus::now(FAILED), so_far + 1) => return Err(error),
                 Err(error) => {
-                    let cause = &error as &dyn std::error::Error;
-                    tracing::warn!(container = self.id(), error = cause, "a restart failed");
+                    warn(self, &error, "a restart failed");
                     ExitStatus::now(FAILED)
                 }
             };
         }
+    }
+
+    /// Starts it once what it needs is there; when that fails, again after a while, as its policy says.
+    async fn start_after_others(&self, step: Step, io: &MakeIo, backoff: &mut Backoff) -> Result<()> {
+        let (mut failures, mut outcome) = (0, step.take(&**io).await);
+        while let Err(error) = outcome {
+            let failed = ExitStatus::now(FAILED);
+            if self.policy_after(&failed, failures).await?.is_none() {
+                return Err(error);
+            }
+            warn(self, &error, "a start failed");
+            failures += 1;
+            tokio::time::sleep(backoff.after(Duration::ZERO)).await;
+            if self.policy_after(&failed, failures - 1).await?.is_none() {
+                return Err(error);
+            }
+            outcome = match self.engine.steps_to(&[self.id()]).await {
+                Ok(steps) => take_all(steps, &**io).await,
+                Err(error) => Err(error),
+            };
+        }
+        Ok(())
     }
 
     /// The policy, if by it the container is started again.
@@ -254,9 +296,25 @@ impl Container {
     }
 }
 
+/// What is to be done about a container that a new host finds.
+enum Found {
+    /// It is there, and its policy restarts it when it ends.
+    Alive,
+    /// It has ended, and its policy starts it again.
+    ToStart,
+    /// Nothing.
+    Left,
+}
+
+const NOT_SUPERVISED: &str = "a container is not supervised";
+
 impl Engine {
     /// Supervises every container of this namespace that has a restart policy, and starts those again that are found ended, as their policies say: after this
     /// program, or the machine, was started anew. `io` makes the streams of a container, by its id. One that can't be started is logged, and left.
+    ///
+    /// Those that [depend on](crate::ContainerBuilder::depends_on) others are started after these, by their supervisions, once what they need is met, and again after a growing wait when that
+    /// fails; those that depend on nobody are started when this returns. What they need is started too, whatever its policy says, if it does not run; what
+    /// was to be completed, and was, is not run again while the machine goes on. A restart while this program lives waits for nobody.
     ///
     /// # Errors
     /// When the metadata can't be read.
@@ -264,50 +322,73 @@ impl Engine {
     where
         F: Fn(&str) -> Io + Send + Sync + 'static,
     {
-        let io = Arc::new(io);
-        let mut all = Vec::new();
+        let io: MakeIo = Arc::new(io);
+        let (mut alive, mut plan) = (Vec::new(), Plan::new(self));
         for container in self.containers().await? {
-            match container.take_up(&io).await {
-                Ok(supervision) => all.extend(supervision),
-                Err(error) => {
-                    let cause = &error as &dyn std::error::Error;
-                    tracing::warn!(
-                        container = container.id(),
-                        error = cause,
-                        "a container is not supervised"
-                    );
+            let found = match container.found().await {
+                Ok(Found::ToStart) => plan.add(container.id()).await,
+                Ok(Found::Alive) => {
+                    alive.push(container.clone());
+                    Ok(())
                 }
+                Ok(Found::Left) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = found {
+                warn(&container, &error, NOT_SUPERVISED);
             }
         }
-        Ok(all)
+        let mut all = BTreeMap::new();
+        for step in plan.steps() {
+            let container = step.container().clone();
+            step.mean().await?;
+            // Who waits for nobody waits for no task either.
+            let first = match step.is_free() {
+                false => Some(Box::new(step)),
+                true => match step.take(&*io).await {
+                    Ok(()) => None,
+                    Err(error) => {
+                        warn(&container, &error, NOT_SUPERVISED);
+                        continue;
+                    }
+                },
+            };
+            // One that is only needed, and by itself is not started again, has a supervision for as long as it is not started.
+            if first.is_some() || container.restart_policy().await? != RestartPolicy::No {
+                all.insert(container.id().to_owned(), container.supervised(first, io.clone()));
+            }
+        }
+        for container in alive {
+            all.entry(container.id().to_owned())
+                .or_insert_with(|| container.supervised(None, io.clone()));
+        }
+        Ok(all.into_values().collect())
     }
 }
 
+fn warn(container: &Container, error: &crate::Error, what: &str) {
+    let error = error as &dyn std::error::Error;
+    tracing::warn!(container = container.id(), error, "{what}");
+}
+
 impl Container {
-    async fn take_up<F>(&self, io: &Arc<F>) -> Result<Option<Supervision>>
-    where
-        F: Fn(&str) -> Io + Send + Sync + 'static,
-    {
+    async fn found(&self) -> Result<Found> {
         let policy = self.restart_policy().await?;
         let ended = match self.state().await {
-            Ok(state) if state.status != Status::Stopped => return Ok(self.supervised(policy, io)),
+            Ok(state) if state.status != Status::Stopped => {
+                return Ok(match policy {
+                    RestartPolicy::No => Found::Left,
+                    _ => Found::Alive,
+                });
+            }
             Ok(state) => state.exit,
             // The machine was started anew: what the executor knew is gone.
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        if !policy.restarts_anew(self.stopped().await?, ended.as_ref()) {
-            return Ok(None);
-        }
-        self.restart(io(self.id())).await?;
-        Ok(self.supervised(policy, io))
-    }
-
-    fn supervised<F>(&self, policy: RestartPolicy, io: &Arc<F>) -> Option<Supervision>
-    where
-        F: Fn(&str) -> Io + Send + Sync + 'static,
-    {
-        let (io, id) = (io.clone(), self.id().to_owned());
-        (policy != RestartPolicy::No).then(|| self.supervise(move || io(&id)))
+        Ok(match policy.restarts_anew(self.stopped().await?, ended.as_ref()) {
+            true => Found::ToStart,
+            false => Found::Left,
+        })
     }
 }

@@ -3,10 +3,14 @@
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use longshore::HealthCheck;
+use serde::{Deserialize, Serialize};
 
 use crate::attach::DetachKeys;
+use crate::start::Need;
 use crate::top::Top;
 use crate::transfer;
 
@@ -67,7 +71,9 @@ pub(crate) enum Command {
     Attach(Attach),
     /// Print what happened: images, containers and their processes, snapshots, blobs
     Events(Events),
-    /// Stop containers: a polite signal first, SIGKILL after the grace time
+    /// Start containers that have ended, in the background, after those that they depend on
+    Start(Start),
+    /// Stop containers: a polite signal first, SIGKILL after the grace time; those that depend on others before these
     Stop(Stop),
     /// Send a signal to containers
     Kill(Kill),
@@ -173,11 +179,66 @@ pub(crate) struct Run {
     /// How much of it: `max-size=10m` for each file, `max-file=3` files
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) log_opt: Vec<LogOption>,
+    /// Start it after another container: once that runs, is healthy, or has ended with 0
+    #[arg(long, value_name = "NAME[:started|healthy|completed]")]
+    pub(crate) depends_on: Vec<Need>,
+    /// Ask by this shell command in it whether it is healthy, instead of by the image's
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) health_cmd: Option<String>,
+    #[command(flatten)]
+    pub(crate) health: HealthOptions,
     /// The image; pulled when it is not here
     pub(crate) image: String,
     /// The command and its arguments, instead of the image's
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<String>,
+}
+
+/// Of `--health-cmd`.
+#[derive(Debug, Args)]
+pub(crate) struct HealthOptions {
+    /// Time between two health checks, e.g. 30s or 500ms [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "health_cmd")]
+    pub(crate) health_interval: Option<Duration>,
+    /// A health check that takes longer has failed [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "health_cmd")]
+    pub(crate) health_timeout: Option<Duration>,
+    /// For so long failed health checks do not count [default: 0s]
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "health_cmd")]
+    pub(crate) health_start_period: Option<Duration>,
+    /// So many failures in a row make it unhealthy [default: 3]
+    #[arg(long, value_name = "NUMBER", requires = "health_cmd")]
+    pub(crate) health_retries: Option<NonZeroU32>,
+}
+
+impl Run {
+    /// The health check that it was given.
+    pub(crate) fn health_check(&self) -> Option<HealthCheck> {
+        let mut check = HealthCheck::new(["/bin/sh", "-c", self.health_cmd.as_deref()?]);
+        let given = &self.health;
+        check.interval = given.health_interval.unwrap_or(check.interval);
+        check.timeout = given.health_timeout.unwrap_or(check.timeout);
+        check.start_period = given.health_start_period.unwrap_or(check.start_period);
+        check.retries = given.health_retries.map_or(check.retries, NonZeroU32::get);
+        Some(check)
+    }
+}
+
+/// `500ms`, `30s`, `5m`, `2h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(format!("'{text}' is not a time; write 500ms, 30s or 5m")),
+    };
+    let number: Option<u64> = text[..text.len() - unit.len()].parse().ok();
+    number
+        .and_then(|number| number.checked_mul(millis))
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("'{text}' is not a time; write 500ms, 30s or 5m"))
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -187,9 +248,11 @@ pub(crate) enum Network {
 }
 
 /// By the names that Docker's and podman's users know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum LogDriver {
     /// JSON lines, as Docker's
+    #[default]
     JsonFile,
     /// The form of Kubernetes' container runtime interface, as podman's
     K8sFile,
@@ -322,6 +385,13 @@ pub(crate) struct Events {
     /// Go on as more happens; without --since, from now on
     #[arg(short, long)]
     pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Start {
+    /// The containers
+    #[arg(required = true)]
+    pub(crate) containers: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -464,7 +534,7 @@ pub(crate) struct Verify {
 }
 
 /// A number of bytes: `1048576`, `64m`, `2g`, `512k`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Size(pub(crate) u64);
 
 impl FromStr for Size {

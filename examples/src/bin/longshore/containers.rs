@@ -105,7 +105,11 @@ pub(crate) async fn stop(site: &Site, stop: Stop) -> Result<u8> {
         site.note("stop", name, &outcome);
         outcome
     };
-    Ok(each(&stop.containers, stop_one).await)
+    let names = match stop.containers.as_slice() {
+        [_] => stop.containers,
+        all => site.engine().await?.stop_order(all).await?,
+    };
+    Ok(each(&names, stop_one).await)
 }
 
 async fn stop_one(site: &Site, name: &str, grace: Duration) -> Result<()> {

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod attach;
+mod background;
 mod commit;
 mod containers;
 mod content;
@@ -12,11 +13,13 @@ mod devices;
 mod events;
 mod exec;
 mod images;
+mod kept;
 mod logs;
 mod open;
 mod output;
 mod progress;
 mod run;
+mod start;
 mod storage;
 mod terminal;
 mod top;
@@ -100,6 +103,7 @@ async fn perform(site: &open::Site, command: Command) -> anyhow::Result<u8> {
         Command::Logs(logs) => logs::print(site, logs).await,
         Command::Attach(attach) => attach::attach(site, attach).await,
         Command::Events(events) => events::print(site, events).await,
+        Command::Start(start) => start::start(site, start).await,
         Command::Stop(stop) => containers::stop(site, stop).await,
         Command::Kill(kill) => containers::kill(site, kill).await,
         Command::Gc(collect) => storage::collect(site, collect).await,

@@ -1,40 +1,31 @@
 //! `run`: in the foreground, or by a copy of this program in the background.
 
-use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
-use std::process::{Command, Stdio as ProcessStdio};
 
 use anyhow::{Context, Result, bail};
 use longshore::bundle::{Bind, CapabilityName, Namespace, SpecBuilder, Terminal as SpecTerminal};
-use longshore::runtime::{ContainerId, DeleteMode, Io, Lifetime, LogFile, LogFormat, Stdio};
+use longshore::runtime::{ContainerId, DeleteMode, Io, Lifetime, Stdio};
 use longshore::{Container, Engine, ErrorKind, Image};
 
-use crate::arguments::{LogDriver, LogOption, Network, Run};
+use crate::arguments::{Network, Run};
+use crate::background::{self, Ended};
 use crate::devices::Devices;
-use crate::images;
+use crate::kept::Kept;
 use crate::open::{Site, random_id};
 use crate::output::say;
 use crate::terminal::{self, Screen};
+use crate::{images, start as starting};
 
 /// The fact on a container's record that holds the command for `ps`.
 pub(crate) const COMMAND: &str = "longshore.command";
 
-/// Tells a copy of this program that it is the one in the background, and the name of its container.
-const SUPERVISE: &str = "LONGSHORE_SUPERVISE";
-
-/// What the background copy says on its standard output when the container runs.
-const READY: &str = "ready";
-
 pub(crate) async fn run(site: &Site, mut run: Run) -> Result<u8> {
-    if run.detach && run.interactive && run.log_driver == LogDriver::None {
-        bail!("-d and -i need a log: who keeps it hands on what `longshore attach` types; leave --log-driver none out");
-    }
-    log_of(&run, PathBuf::new())?;
+    Kept::of(&run)?;
     if run.tty && !run.detach && !terminal::is_terminal() {
         bail!("-t needs a terminal, and standard input is none; leave -t out");
     }
-    if let Ok(name) = std::env::var(SUPERVISE) {
-        return supervise(site, &run, &name).await;
+    if let Some(name) = background::watched() {
+        return in_background(site, &run, &name).await;
     }
     let name = match run.name.take() {
         Some(name) => name,
@@ -44,9 +35,29 @@ pub(crate) async fn run(site: &Site, mut run: Run) -> Result<u8> {
     let image = find_image(&engine, &run.image).await?;
     if run.detach {
         drop(engine);
-        return in_background(&name, image.name());
+        let code = background::hand_over(&name)?;
+        if code == 0 {
+            say!("{name}");
+        }
+        return Ok(code);
     }
+    let engine = after_others(site, &run, &name, engine).await?;
     foreground(site, &run, &name, engine, &image).await
+}
+
+/// Waits for what it needs, with the engine closed.
+async fn after_others(site: &Site, run: &Run, name: &str, engine: Engine) -> Result<Engine> {
+    if run.depends_on.is_empty() {
+        return Ok(engine);
+    }
+    for need in &run.depends_on {
+        let found = engine.find_container(&need.name).await;
+        found.with_context(|| format!("container {name} needs another one (--depends-on)"))?;
+    }
+    drop(engine);
+    let needs = run.depends_on.iter().map(|need| (need.name.clone(), need.condition));
+    starting::met(site, name, &needs.collect()).await?;
+    site.engine().await
 }
 
 async fn find_image(engine: &Engine, name: &str) -> Result<Image> {
@@ -126,52 +137,13 @@ async fn remove_what_is_left(engine: &Engine, name: &str) {
     }
 }
 
-/// Starts a copy of this program that watches the container, and waits until it runs.
-fn in_background(name: &str, image: &str) -> Result<u8> {
-    let mut child = Command::new("/proc/self/exe")
-        .args(std::env::args_os().skip(1))
-        .env(SUPERVISE, name)
-        .stdin(ProcessStdio::null())
-        .stdout(ProcessStdio::piped())
-        .stderr(ProcessStdio::piped())
-        .spawn()
-        .context("starting the process that watches the container")?;
-    let mut line = String::new();
-    let stdout = child.stdout.take().context("no pipe from the watching process")?;
-    BufReader::new(stdout).read_line(&mut line)?;
-    if line.trim() == READY {
-        say!("{name}");
-        return Ok(0);
-    }
-    let mut reason = String::new();
-    if let Some(mut stderr) = child.stderr.take() {
-        stderr.read_to_string(&mut reason)?;
-    }
-    let code = child
-        .wait()?
-        .code()
-        .and_then(|code| u8::try_from(code).ok())
-        .unwrap_or(125);
-    eprint!("{reason}");
-    if reason.is_empty() {
-        bail!("the process that watches container {name} of {image} ended without a word");
-    }
-    Ok(code)
-}
-
-/// The copy in the background: creates and starts the container, says so, keeps its output and its exit status.
-async fn supervise(site: &Site, run: &Run, name: &str) -> Result<u8> {
+/// The copy in the background: creates and starts the container, and watches it.
+async fn in_background(site: &Site, run: &Run, name: &str) -> Result<u8> {
     rustix::process::setsid().context("leaving the session")?;
     let engine = site.engine().await?;
     let image = find_image(&engine, &run.image).await?;
-    let id = ContainerId::new(name)?;
-    let log = site.log(&id);
-    std::fs::create_dir_all(log.parent().context("the log has no directory")?)?;
-    let io = match (log_of(run, log)?, run.interactive) {
-        (None, _) => Io::null(),
-        (Some(log), false) => Io::log(log),
-        (Some(log), true) => Io::log_with_input(log),
-    };
+    let engine = after_others(site, run, name, engine).await?;
+    let io = Kept::of(run)?.io(site.log(&ContainerId::new(name)?))?;
     let container = match start(&engine, run, name, &image, io).await {
         Ok(container) => container,
         Err(error) => {
@@ -182,58 +154,14 @@ async fn supervise(site: &Site, run: &Run, name: &str) -> Result<u8> {
             return Err(error);
         }
     };
-    let exit = container.exit();
-    drop((container, engine));
-    say_ready()?;
-    let status = exit.await;
-    if run.rm {
-        let engine = site.engine().await?;
-        engine.find_container(name).await?.delete(DeleteMode::Force).await?;
-        // The log goes with its container.
-        site.remove_log(name);
-    }
-    status?;
-    Ok(0)
-}
-
-/// Where and how the output is kept, if it is.
-fn log_of(run: &Run, path: PathBuf) -> Result<Option<LogFile>> {
-    let form = match run.log_driver {
-        LogDriver::JsonFile => LogFormat::Json,
-        LogDriver::K8sFile => LogFormat::Cri,
-        LogDriver::None => return Ok(None),
-    };
-    let (mut size, mut files) = (None, None);
-    for option in &run.log_opt {
-        match option {
-            LogOption::MaxSize(given) => size = Some(given.0),
-            LogOption::MaxFile(given) => files = Some(given.get()),
-        }
-    }
-    let log = LogFile::new(path).format(form);
-    match (size, files) {
-        (Some(size), files) => Ok(Some(log.rotate(size, files.unwrap_or(1)))),
-        (None, None | Some(1)) => Ok(Some(log)),
-        (None, Some(_)) => {
-            bail!("--log-opt max-file needs max-size: a file that is never full makes no room for another")
-        }
-    }
+    let ended = if run.rm { Ended::Removed } else { Ended::Kept };
+    background::watch(site, engine, container, ended).await
 }
 
 async fn start(engine: &Engine, run: &Run, name: &str, image: &Image, io: Io) -> Result<Container> {
     let container = create(engine, run, name, image, io).await?;
     container.start().await?;
     Ok(container)
-}
-
-/// Tells the first copy that all is well, and lets go of its pipes.
-fn say_ready() -> Result<()> {
-    println!("{READY}");
-    std::io::stdout().flush()?;
-    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    rustix::stdio::dup2_stdout(&null)?;
-    rustix::stdio::dup2_stderr(&null)?;
-    Ok(())
 }
 
 /// Copies of this program's streams, for a container without a terminal.
@@ -261,6 +189,14 @@ async fn create(engine: &Engine, run: &Run, name: &str, image: &Image, io: Io) -
     if !run.command.is_empty() {
         builder = builder.args(run.command.clone());
     }
+    for need in &run.depends_on {
+        builder = builder.depends_on(&need.name, need.condition);
+    }
+    if let Some(check) = run.health_check() {
+        builder = builder.health_check(&check);
+    }
+    let (fact, kept) = Kept::of(run)?.fact();
+    builder = builder.extension(fact, kept);
     Ok(builder.extension(COMMAND, shown(run, image).into()).create().await?)
 }
 
