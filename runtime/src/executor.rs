@@ -10,7 +10,7 @@ use longshore_linux::Mount;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::SubGroup;
+use crate::cgroup::{Cgroup, SubGroup};
 use crate::{Attachment, ContainerId, Error, Io, Result, RootEntry, Stats};
 
 /// How a container's life depends on the program that made it.
@@ -287,6 +287,10 @@ pub struct ExitStatus {
     pub code: u32,
     /// When.
     pub at: SystemTime,
+    /// For the first process of a container: whether the kernel killed one of the container's processes for want of memory, that one or another, as Docker's `OOMKilled`. What a group that is gone
+    /// counted (systemd removes one that is empty), or one below the container's on v1, is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub out_of_memory: bool,
 }
 
 impl ExitStatus {
@@ -295,6 +299,17 @@ impl ExitStatus {
         Self {
             code,
             at: SystemTime::now(),
+            out_of_memory: false,
+        }
+    }
+
+    /// The same of the first process of a container that has this group, which counts the kills.
+    pub(crate) fn in_group(self, cgroup: &Cgroup) -> Self {
+        // The kernel counts a kill before it kills.
+        let killed = || !cgroup.is_none() && cgroup.oom_kills().is_ok_and(|kills| kills > 0);
+        Self {
+            out_of_memory: self.out_of_memory || killed(),
+            ..self
         }
     }
 
@@ -361,6 +376,9 @@ pub trait Executor: Debug + Send + Sync + 'static {
     async fn start(&self, id: &ContainerId) -> Result<()>;
 
     /// Runs another process in a created or running container and returns its pid. It takes user, capabilities, labels and seccomp from the container.
+    ///
+    /// It has no monitor, whatever the container has: it survives a host that is killed, as a child of whoever adopts it, with the streams that it has, and then nobody learns how it ends. A later
+    /// host does not know of it ([`wait`](Self::wait) is [`NotFound`](crate::ErrorKind::NotFound)); it ends with the container.
     ///
     /// # Errors
     /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) unless it runs; [`AlreadyExists`](crate::ErrorKind::AlreadyExists) for the exec id.

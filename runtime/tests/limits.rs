@@ -6,7 +6,10 @@ use std::io::Write;
 use std::time::Duration;
 
 use longshore_runtime::cgroup::OomNews;
-use longshore_runtime::{ContainerId, DeleteMode, ErrorKind, ExecRequest, Executor, Io, KillScope, ProcessId, Status};
+use longshore_runtime::{
+    ContainerId, DeleteMode, ErrorKind, ExecRequest, Executor, Io, KillScope, Lifetime, LinuxExecutor, ProcessId,
+    Status,
+};
 use serde_json::{Value, json};
 use support::{Place, chain, new_id, place, skipped, spec};
 
@@ -271,6 +274,41 @@ async fn the_want_of_memory_and_the_end_are_told() {
         "{memory:?}"
     );
     place.executor.delete(&id, DeleteMode::Force).await.expect("deleted");
+}
+
+#[tokio::test]
+async fn a_later_host_knows_who_wanted_memory() {
+    let Some(place) = place() else { return };
+    let resources = json!({ "memory": { "limit": 16 << 20, "swap": 16 << 20 } });
+    if !supported(&place, &resources).await {
+        return;
+    }
+    let state = tempfile::tempdir().expect("a folder");
+    for (script, expected) in [
+        ("exec sh -c 'x=$(yes | head -c 67108864); exit 7'", true),
+        ("kill -9 $$; exit 7", false),
+    ] {
+        let executor = LinuxExecutor::open(state.path()).expect("an executor");
+        let mut one = spec(&["sh", "-c", script]);
+        one["linux"]["resources"] = resources.clone();
+        let id = new_id();
+        let request = place.request(&id, &one, Io::null()).lifetime(Lifetime::Detached);
+        executor.create(request).await.expect("created");
+        executor.start(&id).await.expect("started");
+        let told = executor.wait(&id, &ProcessId::Init).await.expect("it ends");
+        assert_eq!(told.out_of_memory, expected, "{script}: {told:?}");
+        drop(executor);
+
+        let later = LinuxExecutor::open(state.path()).expect("an executor");
+        let found = later.state(&id).await.expect("known").exit;
+        assert_eq!(found, Some(told), "{script}");
+        assert_eq!(
+            later.wait(&id, &ProcessId::Init).await.expect("known"),
+            told,
+            "{script}"
+        );
+        later.delete(&id, DeleteMode::Stopped).await.expect("deleted");
+    }
 }
 
 /// The number of a disk that may be written to.

@@ -27,7 +27,7 @@ pub(crate) struct Container {
     pub(crate) init: Arc<Watched>,
     /// The process that records how init ends, while it lives.
     pub(crate) monitor: Option<Arc<OwnedFd>>,
-    groups: Mutex<Groups>,
+    groups: Arc<Mutex<Groups>>,
     pub(crate) execs: Mutex<HashMap<String, Arc<Watched>>>,
     /// Calls on one container take turns.
     pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
@@ -39,6 +39,11 @@ pub(crate) struct Container {
 struct Groups {
     names: Names,
     written: Option<Written>,
+}
+
+/// The groups, to do something to them.
+fn wake(groups: &Mutex<Groups>) -> Cgroup {
+    groups.lock().unwrap_or_else(PoisonError::into_inner).names.wake()
 }
 
 impl Container {
@@ -61,7 +66,7 @@ impl Container {
             record: Mutex::default(),
             init: Arc::new(init),
             monitor: monitor.map(Arc::new),
-            groups: Mutex::new(groups),
+            groups: Arc::new(Mutex::new(groups)),
             execs: Mutex::default(),
             turn: Arc::default(),
             watching: AtomicBool::new(false),
@@ -86,10 +91,10 @@ impl Container {
         let init = Watched::new(record.init.pid, alive(record.init), None);
         // One that is gone has recorded what it knew: the look at the record comes after that at its writer.
         let monitor = record.monitor.and_then(alive);
-        if let Some(exit) = dir.load_exit()? {
-            init.ended(exit);
-        }
         let names = cgroups.names(&record.cgroups);
+        if let Some(exit) = dir.load_exit()? {
+            init.ended(exit.in_group(&names.wake()));
+        }
         Ok(Self::new(
             id.clone(),
             dir,
@@ -129,7 +134,7 @@ impl Container {
 
     /// Its groups, to do something to them.
     pub(crate) fn cgroup(&self) -> Cgroup {
-        self.groups().names.wake()
+        wake(&self.groups)
     }
 
     /// Whether it has any.
@@ -166,11 +171,12 @@ impl Container {
             return Ok(());
         }
         let (pidfd, monitor) = (self.init.pidfd.clone(), self.monitor.clone());
-        let (init, dir) = (Arc::clone(&self.init), self.dir.clone());
+        let (init, dir, groups) = (Arc::clone(&self.init), self.dir.clone(), Arc::clone(&self.groups));
         let on_exit = move |exit: Option<ExitStatus>| {
             // Whoever made the container knows better, if this program can't know.
             let recorded = || dir.load_exit().ok().flatten();
             let exit = exit.or_else(recorded).unwrap_or_else(ExitStatus::unknown);
+            let exit = exit.in_group(&wake(&groups));
             // The directory may be gone already; those who wait are told anyway.
             let _ = dir.save_exit(exit);
             init.ended(exit);
@@ -178,10 +184,10 @@ impl Container {
         let Some(monitor) = monitor else {
             return pidfd.map_or(Ok(()), |pidfd| reactor.watch(pidfd, on_exit));
         };
-        let (init, dir) = (Arc::clone(&self.init), self.dir.clone());
+        let (init, dir, groups) = (Arc::clone(&self.init), self.dir.clone(), Arc::clone(&self.groups));
         reactor.watch_end(monitor, move || match (dir.load_exit().ok().flatten(), pidfd) {
             (Some(exit), _) => {
-                init.ended(exit);
+                init.ended(exit.in_group(&wake(&groups)));
                 None
             }
             // Somebody killed it. What it would have told is left to whoever else sees it.
@@ -201,7 +207,7 @@ impl Container {
     /// The record of init's end, as soon as nobody writes it any more. Blocks.
     fn recorded(&self) -> Option<ExitStatus> {
         crate::host::wait_for_end(self.monitor.as_ref()?);
-        let exit = self.dir.load_exit().ok().flatten()?;
+        let exit = self.dir.load_exit().ok().flatten()?.in_group(&self.cgroup());
         self.init.ended(exit);
         Some(exit)
     }
@@ -230,9 +236,11 @@ impl Container {
     /// Waits for the end of init on this thread, and records it. Blocks.
     pub(crate) fn wait_here(&self) -> Option<ExitStatus> {
         let known = self.init.status().is_some() || self.recorded().is_some();
-        let exit = self.init.wait_here()?;
+        let mut exit = self.init.wait_here()?;
         if !known {
+            exit = exit.in_group(&self.cgroup());
             let _ = self.dir.save_exit(exit);
+            self.init.ended(exit);
         }
         Some(exit)
     }
@@ -282,7 +290,7 @@ impl Container {
 
     /// How init ended, if somebody saw it: this program, or the monitor, which may have nobody here who waits for it.
     fn exit_in(&self, status: Status) -> Option<ExitStatus> {
-        let recorded = || self.dir.load_exit().ok().flatten();
+        let recorded = || Some(self.dir.load_exit().ok()??.in_group(&self.cgroup()));
         let known = self.init.status();
         let may_be_recorded = self.facts.monitored && status == Status::Stopped;
         known.or_else(|| may_be_recorded.then(recorded).flatten())

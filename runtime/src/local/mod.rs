@@ -161,6 +161,9 @@ impl LinuxExecutor {
 
     /// Makes a container out of a checkpoint; it runs then. Nothing of what it takes is left in the host's table of mounts.
     ///
+    /// It is detached and has no monitor, as CRIU makes its processes: as with [`Reaper::Host`](crate::Reaper::Host), how it ended is unknown (255) to a later program if this one
+    /// ends first.
+    ///
     /// # Errors
     /// As of a [`create`](Executor::create); [`Io`](crate::ErrorKind::Io) with CRIU's words.
     pub async fn restore(&self, request: RestoreRequest) -> Result<State> {

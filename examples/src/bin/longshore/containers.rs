@@ -60,7 +60,10 @@ pub(crate) async fn list(site: &Site, list: Ps) -> Result<u8> {
 
 fn describe(state: &longshore::State) -> String {
     match (state.status, state.exit) {
-        (Status::Stopped, Some(exit)) => format!("exited ({}) {} ago", exit.code, age(exit.at)),
+        (Status::Stopped, Some(exit)) => {
+            let cause = if exit.out_of_memory { ", out of memory" } else { "" };
+            format!("exited ({}{cause}) {} ago", exit.code, age(exit.at))
+        }
         (Status::Stopped, None) => "exited (unknown)".to_owned(),
         (status, _) => status.to_string(),
     }

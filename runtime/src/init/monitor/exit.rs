@@ -67,7 +67,8 @@ mod tests {
                 read,
                 ExitStatus {
                     code,
-                    at: SystemTime::UNIX_EPOCH + at
+                    at: SystemTime::UNIX_EPOCH + at,
+                    out_of_memory: false,
                 }
             );
         }
