@@ -818,8 +818,7 @@ fn on_a_small_disk(child: &str) {
     let output = match output {
         Ok(output) if output.status.code() != Some(99) && output.status.code() != Some(1) => output,
         other => {
-            eprintln!("SKIPPED: no mount namespace with a tmpfs can be made: {other:?}");
-            return;
+            return longshore_testing::skip(&format!("no mount namespace with a tmpfs can be made: {other:?}"));
         }
     };
     let (out, err) = (

@@ -433,8 +433,7 @@ Anonymous:             4 kB
             let (done, identity, sealed) = as_seen_by_a_copy(copies);
             match done {
                 Err(Errno::PERM | Errno::INVAL) => {
-                    eprintln!("SKIPPED: needs CAP_SYS_ADMIN and a kernel with CONFIG_CHECKPOINT_RESTORE");
-                    return;
+                    return longshore_testing::skip("needs CAP_SYS_ADMIN and a kernel with CONFIG_CHECKPOINT_RESTORE");
                 }
                 done => done.expect("it can be exchanged"),
             }

@@ -219,10 +219,10 @@ mod tests {
     #[test]
     fn a_device_moves_with_its_name_and_number() {
         let Some((here, mut links, there, mut others)) = two_namespaces() else {
-            return eprintln!("SKIPPED: needs to make network namespaces");
+            return longshore_testing::skip("needs to make network namespaces");
         };
         if links.make_pair(c"pair0").is_err() {
-            return eprintln!("SKIPPED: needs veth devices");
+            return longshore_testing::skip("needs veth devices");
         }
         set_namespace(&here, Namespaces::NETWORK).expect("a socket stays where it was made, the thread need not");
         let device = links.find(c"pair0").expect("it is there");

@@ -14,7 +14,7 @@ fn have(tool: &str) -> bool {
         .output()
         .is_ok_and(|output| output.status.success());
     if !there {
-        eprintln!("SKIPPED: {tool} is not installed");
+        longshore_testing::skip(&format!("{tool} is not installed"));
     }
     there
 }
