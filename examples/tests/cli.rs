@@ -367,6 +367,17 @@ fn attach_and_detach() {
     site.ok(&["rm", "asks"]);
     let (_, text) = site.fails(&["run", "-d", "-i", "--log-driver", "none", IMAGE, "cat"]);
     assert!(text.contains("need a log"), "{text}");
+    let (_, text) = site.fails(&[
+        "run",
+        "-d",
+        "--log-driver",
+        "journald",
+        "--log-opt",
+        "max-size=1m",
+        IMAGE,
+        "cat",
+    ]);
+    assert!(text.contains("logs in files"), "{text}");
 }
 
 #[test]

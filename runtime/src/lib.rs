@@ -81,6 +81,8 @@ pub use features::{SPEC_VERSION_MAX, SPEC_VERSION_MIN, features};
 pub use id::ContainerId;
 pub use io::{Drained, Input, Io, OutputGuard, PipeEnds, Stdio, Streams, Terminal};
 pub use local::LinuxExecutor;
+#[cfg(feature = "journald")]
+pub use logs::JournalLog;
 pub use logs::{LogFile, LogFormat, LogReader, LogRecord, OutputStream};
 pub use plan::{HostFacts, PlanOptions, Privilege, Program, RootEntry, plan};
 pub use stats::{

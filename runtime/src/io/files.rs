@@ -66,7 +66,7 @@ fn open_log(path: &Path) -> Result<File> {
 }
 
 /// A thread that reads to the end and hands on what it reads.
-pub(super) fn carry(
+pub(crate) fn carry(
     name: &str,
     from: OwnedFd,
     guard: Option<OutputGuard>,

@@ -7,6 +7,8 @@ use std::fmt::Debug;
 use std::os::fd::OwnedFd;
 
 pub use drained::{Drained, OutputGuard};
+#[cfg(feature = "journald")]
+pub(crate) use files::carry;
 pub use pipes::PipeEnds;
 pub(crate) use pipes::null;
 pub use terminal::Terminal;

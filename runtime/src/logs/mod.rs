@@ -1,6 +1,8 @@
 //! What containers say, kept in files: written in the forms that other tools read, rotated, and read back.
 
 mod clock;
+#[cfg(feature = "journald")]
+mod journald;
 mod lines;
 mod read;
 mod record;
@@ -11,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "journald")]
+pub use journald::JournalLog;
 pub(crate) use lines::{Lines, Pieces};
 pub use read::{LogReader, LogRecord};
 pub(crate) use record::LogWriter;

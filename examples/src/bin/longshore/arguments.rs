@@ -256,6 +256,8 @@ pub(crate) enum LogDriver {
     JsonFile,
     /// The form of Kubernetes' container runtime interface, as podman's
     K8sFile,
+    /// In systemd's journal, for `journalctl CONTAINER_NAME=...`
+    Journald,
     /// Not at all
     None,
 }

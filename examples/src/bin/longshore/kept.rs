@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use longshore::runtime::{Io, LogFile, LogFormat};
+use longshore::runtime::{Io, JournalLog, LogFile, LogFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::{LogDriver, LogOption, Run, Size};
@@ -34,12 +34,16 @@ impl Kept {
                 LogOption::MaxFile(given) => kept.max_file = Some(given.get()),
             }
         }
+        let in_files = matches!(kept.driver, LogDriver::JsonFile | LogDriver::K8sFile);
+        if !in_files && !run.log_opt.is_empty() {
+            bail!("--log-opt is for logs in files, json-file and k8s-file; leave it out");
+        }
         if kept.max_size.is_none() && kept.max_file.is_some_and(|files| files != 1) {
             bail!("--log-opt max-file needs max-size: a file that is never full makes no room for another");
         }
-        if run.detach && kept.input && kept.driver == LogDriver::None {
+        if run.detach && kept.input && !in_files {
             bail!(
-                "-d and -i need a log: who keeps it hands on what `longshore attach` types; leave --log-driver none out"
+                "-d and -i need a log in files: who keeps it hands on what `longshore attach` types; leave --log-driver out"
             );
         }
         Ok(kept)
@@ -56,11 +60,17 @@ impl Kept {
         (LOG, serde_json::to_value(self).expect("words and numbers are JSON"))
     }
 
-    /// The streams, with the log at this path. Its directory is made.
-    pub(crate) fn io(&self, path: PathBuf) -> Result<Io> {
+    /// Whether it is in the journal.
+    pub(crate) fn is_in_journal(&self) -> bool {
+        self.driver == LogDriver::Journald
+    }
+
+    /// The streams of a container of that name, with the log at this path, whose directory is made.
+    pub(crate) fn io(&self, name: &str, path: PathBuf) -> Result<Io> {
         let form = match self.driver {
             LogDriver::JsonFile => LogFormat::Json,
             LogDriver::K8sFile => LogFormat::Cri,
+            LogDriver::Journald => return Ok(Io::journald(JournalLog::new(name, name).tag(name))),
             LogDriver::None => return Ok(Io::null()),
         };
         std::fs::create_dir_all(path.parent().context("the log has no directory")?)?;

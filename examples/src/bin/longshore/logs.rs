@@ -9,6 +9,7 @@ use longshore::runtime::{ContainerId, LogReader, LogRecord, OutputStream};
 
 use crate::arguments::{Logs, Tail};
 use crate::events::moment;
+use crate::kept::Kept;
 use crate::open::Site;
 
 /// How often a log that is followed is looked at.
@@ -31,6 +32,10 @@ pub(crate) async fn print(site: &Site, logs: Logs) -> Result<u8> {
     let (executor, path) = (site.executor()?, site.log(&id));
     if !path.exists() {
         executor.state(&id).await?;
+        let container = site.engine().await?.find_container(&logs.container).await?;
+        if Kept::on(&container.record().await?)?.is_in_journal() {
+            anyhow::bail!("container {id} says it to systemd's journal; `journalctl CONTAINER_NAME={id}` has it");
+        }
         anyhow::bail!("container {id} has no log: it ran in the foreground, or with --log-driver none");
     }
     let wanted = Wanted {

@@ -143,7 +143,7 @@ async fn in_background(site: &Site, run: &Run, name: &str) -> Result<u8> {
     let engine = site.engine().await?;
     let image = find_image(&engine, &run.image).await?;
     let engine = after_others(site, run, name, engine).await?;
-    let io = Kept::of(run)?.io(site.log(&ContainerId::new(name)?))?;
+    let io = Kept::of(run)?.io(name, site.log(&ContainerId::new(name)?))?;
     let container = match start(&engine, run, name, &image, io).await {
         Ok(container) => container,
         Err(error) => {

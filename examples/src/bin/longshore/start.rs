@@ -82,7 +82,7 @@ async fn in_background(site: &Site, name: &str) -> Result<u8> {
     let engine = site.engine().await?;
     let container = engine.find_container(name).await?;
     let kept = Kept::on(&container.record().await?)?;
-    container.restart(kept.io(site.log(&name.parse()?))?).await?;
+    container.restart(kept.io(name, site.log(&name.parse()?))?).await?;
     background::watch(site, engine, container, Ended::Kept).await
 }
 
