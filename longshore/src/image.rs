@@ -13,6 +13,7 @@ use longshore_snapshot::Reach;
 use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageManifest, MediaType, Platform};
 
 use crate::error::At;
+use crate::platforms::Platforms;
 use crate::senses::{PullCounter, UnpackCounter};
 use crate::{Engine, Error, Result, remote};
 
@@ -85,12 +86,19 @@ pub struct PullBuilder {
     engine: Engine,
     name: String,
     options: PullOptions,
+    platforms: Platforms,
 }
 
 impl PullBuilder {
     /// The platform to choose from an index, instead of the host's.
     pub fn platform(mut self, platform: Platform) -> Self {
         self.options.platform = Some(platform);
+        self
+    }
+
+    /// Brings the images of all platforms, to be pushed or saved on; one is unpacked, and must be there.
+    pub fn all_platforms(mut self) -> Self {
+        self.platforms = Platforms::All;
         self
     }
 
@@ -113,7 +121,7 @@ impl IntoFuture for PullBuilder {
                 ..self.options
             };
             let reference = self.engine.asked("pull", &self.name, parse_reference(&self.name))?;
-            let outcome = self.engine.pull_image(&reference, options).await;
+            let outcome = self.engine.pull_image(&reference, options, self.platforms).await;
             counter.count(&self.engine.senses.metrics, reference.registry(), &outcome);
             self.engine.asked("pull", &reference.whole(), outcome)
         })
@@ -141,15 +149,16 @@ impl Engine {
             engine: self.clone(),
             name: name.into(),
             options,
+            platforms: Platforms::One,
         }
     }
 
-    async fn pull_image(&self, reference: &Reference, options: PullOptions) -> Result<Image> {
+    async fn pull_image(&self, reference: &Reference, options: PullOptions, platforms: Platforms) -> Result<Image> {
         let source = PullSource {
             resolver: self.resolver.clone(),
             fetcher: self.fetcher.clone(),
         };
-        self.bring(reference, source, options).await
+        self.bring_platforms(reference, source, options, platforms).await
     }
 
     /// Brings an image in from a source, unpacks it, and registers the name.

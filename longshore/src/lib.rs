@@ -104,6 +104,7 @@ mod notes;
 mod observe;
 mod open;
 mod pieces;
+mod platforms;
 mod privilege;
 mod rebuild;
 mod recover;

@@ -18,6 +18,7 @@ use oci_spec::image::{Descriptor, Platform};
 use crate::error::At;
 use crate::held::Held;
 use crate::image::{Holder, parse_reference};
+use crate::platforms::Platforms;
 use crate::{Engine, Error, Image, Result};
 
 /// The repository of images that come with a tag alone, or with no name.
@@ -32,6 +33,7 @@ pub struct LoadBuilder {
     source: Source,
     repository: String,
     options: PullOptions,
+    platforms: Platforms,
 }
 
 enum Source {
@@ -58,6 +60,12 @@ impl LoadBuilder {
     /// The platform to choose from indexes, instead of the host's.
     pub fn platform(mut self, platform: Platform) -> Self {
         self.options.platform = Some(platform);
+        self
+    }
+
+    /// Brings the images of all platforms from a layout, to be pushed or saved on; one is unpacked, and must be there. (Of an archive they come always.)
+    pub fn all_platforms(mut self) -> Self {
+        self.platforms = Platforms::All;
         self
     }
 
@@ -99,7 +107,7 @@ impl Engine {
         self.loading(Source::Archive(Box::new(archive)))
     }
 
-    /// Loads the images of an OCI layout in a directory, as [`load`](Self::load) those of an archive. Of an index only the image of one platform comes.
+    /// Loads the images of an OCI layout in a directory, as [`load`](Self::load) those of an archive. Of an index only the image of one platform comes, unless [all](LoadBuilder::all_platforms) are asked for.
     ///
     /// # Errors
     /// Those of [`load`](Self::load).
@@ -116,6 +124,7 @@ impl Engine {
                 verifier: self.verifier.clone(),
                 ..Default::default()
             },
+            platforms: Platforms::One,
         }
     }
 
@@ -187,6 +196,7 @@ impl LoadBuilder {
             source,
             repository,
             options,
+            platforms,
         } = self;
         match source {
             Source::Archive(archive) => {
@@ -195,7 +205,7 @@ impl LoadBuilder {
                 holder.let_go().await;
                 outcome
             }
-            Source::Layout(directory) => of_layout(&engine, directory, &repository, &options).await,
+            Source::Layout(directory) => of_layout(&engine, directory, &repository, &options, platforms).await,
         }
     }
 }
@@ -221,7 +231,13 @@ async fn of_archive(
     Ok(images)
 }
 
-async fn of_layout(engine: &Engine, directory: PathBuf, repository: &str, options: &PullOptions) -> Result<Vec<Image>> {
+async fn of_layout(
+    engine: &Engine,
+    directory: PathBuf,
+    repository: &str,
+    options: &PullOptions,
+    platforms: Platforms,
+) -> Result<Vec<Image>> {
     let doing = format!("loading {}", directory.display());
     let layout = Arc::new(OciLayout::open(directory).await.at(&doing)?);
     let mut images = Vec::new();
@@ -236,7 +252,8 @@ async fn of_layout(engine: &Engine, directory: PathBuf, repository: &str, option
             fetcher: layout.clone(),
             ..Here::source(target, "the layout")
         };
-        images.push(engine.bring(&reference, source, options.clone()).await?);
+        let image = engine.bring_platforms(&reference, source, options.clone(), platforms);
+        images.push(image.await?);
     }
     Ok(images)
 }

@@ -435,3 +435,61 @@ async fn what_refers_to_an_image_is_listed() {
         .expect("a list");
     assert_eq!(found, []);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_platforms_come_when_they_are_asked_for() {
+    if let Err(why) = require_root() {
+        return longshore_testing::skip(&why);
+    }
+    let registry = registry().await;
+    put_dockers(&registry).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = async |name: &str| Engine::open(folder.path().join(name)).await.expect("an engine");
+    let whole = async |engine: &Engine, image: &longshore::Image| {
+        let index = engine
+            .content
+            .read(image.target().digest(), 1 << 20)
+            .await
+            .expect("an index");
+        let index: Value = serde_json::from_slice(&index).expect("JSON");
+        let mut here = 0;
+        for manifest in index["manifests"].as_array().expect("manifests") {
+            let digest = manifest["digest"].as_str().expect("text").parse().expect("a digest");
+            here += usize::from(engine.content.info(&digest).await.is_ok());
+        }
+        here
+    };
+
+    let engine = open("pulled").await;
+    let name = format!("{}/docker:1", registry.host());
+    let one = engine.pull(&name).await.expect("pulled");
+    assert_eq!(whole(&engine, &one).await, 1);
+    let all = engine.pull(&name).all_platforms().await.expect("pulled");
+    assert_eq!(whole(&engine, &all).await, 2);
+    assert_eq!((all.target(), all.chain_id()), (one.target(), one.chain_id()));
+    // They are the image's, and stay.
+    engine.collect().await.expect("collected");
+    assert_eq!(whole(&engine, &all).await, 2);
+    let pushed = engine.push(&name, format!("{}/whole:1", registry.host())).await;
+    assert_eq!(pushed.expect("pushed").extent, Extent::Whole);
+
+    let layout = folder.path().join("layout");
+    engine.save_layout(&name, &layout).await.expect("saved");
+    for (other, asked, count) in [("one", false, 1), ("all", true, 2)] {
+        let other = open(other).await;
+        let load = other.load_layout(&layout);
+        let images = match asked {
+            true => load.all_platforms().await,
+            false => load.await,
+        };
+        let images = images.expect("loaded");
+        assert_eq!(images.len(), 1);
+        assert_eq!(images[0].target().digest(), all.target().digest());
+        assert_eq!(whole(&other, &images[0]).await, count);
+        let leases = other
+            .metadata
+            .list(&other.namespace, longshore_metadata::Kind::Lease)
+            .await;
+        assert!(leases.expect("leases").is_empty(), "nothing is held any more");
+    }
+}

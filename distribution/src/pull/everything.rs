@@ -70,9 +70,11 @@ pub async fn pull_everything(
         }
     }
     transfer.keep(&blobs).await?;
-    let transfers = blobs.iter().map(|blob| async {
-        let claim = transfer.claim("layer", blob).await?;
-        transfer.complete("layer", blob, claim).await
+    let transfer = &transfer;
+    // By value: of a future that borrows it, the compiler does not see that it may go to another thread.
+    let transfers = blobs.into_iter().map(|blob| async move {
+        let claim = transfer.claim("layer", &blob).await?;
+        transfer.complete("layer", &blob, claim).await
     });
     let transfers = stream::iter(transfers).buffer_unordered(options.concurrency.max(1));
     transfers.try_collect::<()>().await?;
