@@ -135,7 +135,7 @@ impl Engine {
     /// runs, but can't be pushed or saved. From the first layer that it has not got all are fetched.
     ///
     /// Short names mean what Docker takes them for: `alpine` is `docker.io/library/alpine:latest`. When the future is dropped, or the program
-    /// killed, partial layers stay and the next pull goes on from there; the name is registered last.
+    /// killed, what came stays for a day, layers in part too, and the next pull goes on from there; the name is registered last.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound), [`Unauthorized`](crate::ErrorKind::Unauthorized) and [`Unavailable`](crate::ErrorKind::Unavailable) from the registry,
