@@ -1,9 +1,11 @@
 //! The command line from end to end, as one who knows Docker uses it.
 
-use std::io::{BufRead, Write};
+use std::fs::File;
+use std::io::{BufRead, Read, Write};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use longshore_testing::{Leftovers, require_root, require_tool, skip};
 
@@ -378,6 +380,163 @@ fn attach_and_detach() {
         "cat",
     ]);
     assert!(text.contains("logs in files"), "{text}");
+}
+
+/// A terminal, of which this is the person's side.
+struct Person {
+    master: File,
+    terminal: File,
+    shown: Arc<Mutex<String>>,
+    before: String,
+}
+
+impl Person {
+    fn sit_down() -> Self {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
+        grantpt(&master).expect("granted");
+        unlockpt(&master).expect("unlocked");
+        let name = ptsname(&master, Vec::new()).expect("a name");
+        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
+        let terminal = rustix::fs::open(&name, flags, rustix::fs::Mode::empty()).expect("open");
+        let (master, terminal) = (File::from(master), File::from(terminal));
+        let shown = Arc::new(Mutex::new(String::new()));
+        let (mut screen, text) = (master.try_clone().expect("a copy"), shown.clone());
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(length @ 1..) = screen.read(&mut piece) {
+                text.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push_str(&String::from_utf8_lossy(&piece[..length]));
+            }
+        });
+        let before = modes(&terminal);
+        Self {
+            master,
+            terminal,
+            shown,
+            before,
+        }
+    }
+
+    fn resize(&self, rows: u16, columns: u16) {
+        let size = rustix::termios::Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        rustix::termios::tcsetwinsize(&self.terminal, size).expect("resized");
+    }
+
+    /// Runs a command there, and waits until every key goes to the container as it is.
+    fn start(&self, site: &Site, words: &[&str]) -> Child {
+        let end = || Stdio::from(self.terminal.try_clone().expect("a copy"));
+        let mut command = site.command(words);
+        let mut child = command
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .expect("longshore");
+        while modes(&self.terminal) == self.before {
+            if let Some(status) = child.try_wait().expect("known") {
+                panic!("{words:?} ended with {status}: {}", self.text());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child
+    }
+
+    /// Types this until that is shown.
+    fn types(&self, keys: &str, expected: &str) {
+        while !self.text().contains(expected) {
+            (&self.master).write_all(keys.as_bytes()).expect("typed");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn text(&self) -> String {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How a command ended, after which the terminal is as it was.
+    fn ends(&self, mut child: Child) -> Option<i32> {
+        let status = child.wait().expect("it ends");
+        assert_eq!(modes(&self.terminal), self.before, "{}", self.text());
+        status.code()
+    }
+}
+
+fn modes(terminal: &File) -> String {
+    let modes = rustix::termios::tcgetattr(terminal).expect("a terminal");
+    format!(
+        "{:?} {:?} {:?}",
+        modes.input_modes, modes.output_modes, modes.local_modes
+    )
+}
+
+fn send(child: &Child, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).expect("a pid");
+    rustix::process::kill_process(pid, signal).expect("it is there");
+}
+
+#[test]
+fn a_person_at_a_terminal_gets_it_back() {
+    use rustix::process::Signal;
+    let site = match Site::new() {
+        Ok(site) => site,
+        Err(why) => return skip(&why),
+    };
+    let person = Person::sit_down();
+    person.resize(33, 77);
+    let script = "while read line; do busybox stty size; echo got-$line; done";
+    site.ok(&["run", "-dit", "--name", "box", IMAGE, "sh", "-c", script]);
+
+    let attached = person.start(&site, &["attach", "box"]);
+    person.types("one\r", "got-one");
+    person.types("\r", "33 77");
+    person.resize(44, 88);
+    send(&attached, Signal::WINCH);
+    person.types("\r", "44 88");
+    send(&attached, Signal::TERM);
+    assert_eq!(person.ends(attached), Some(143));
+
+    let attached = person.start(&site, &["attach", "box"]);
+    (&person.master).write_all(b"\x10\x11").expect("typed");
+    assert_eq!(person.ends(attached), Some(0));
+    assert!(site.ok(&["ps"]).contains("box"), "it goes on");
+
+    let other = person.start(
+        &site,
+        &[
+            "exec",
+            "-it",
+            "box",
+            "sh",
+            "-c",
+            "read word; echo word-$word; sleep 1000",
+        ],
+    );
+    person.types("two\r", "word-two");
+    send(&other, Signal::HUP);
+    assert_eq!(person.ends(other), Some(129));
+
+    let run = person.start(
+        &site,
+        &[
+            "run",
+            "-it",
+            "--rm",
+            IMAGE,
+            "sh",
+            "-c",
+            "read word; busybox stty size; exit 5",
+        ],
+    );
+    (&person.master).write_all(b"three\r").expect("typed");
+    assert_eq!(person.ends(run), Some(5));
+    site.ok(&["rm", "-f", "box"]);
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub(crate) async fn attach(site: &Site, attach: Attach) -> Result<u8> {
     let attachment = Arc::new(executor.attach(&id).await?);
     let spec = executor.spec(&id)?;
     let has_terminal = spec.process().as_ref().and_then(|process| process.terminal()) == Some(true);
+    // The terminal is given back whatever ends this program, but for SIGKILL.
+    let signals = terminal::Signals::listen()?;
     let raw = match has_terminal && !attach.no_stdin && terminal::is_terminal() {
         true => Some(RawMode::enter()?),
         false => None,
@@ -37,7 +39,10 @@ pub(crate) async fn attach(site: &Site, attach: Attach) -> Result<u8> {
         })?;
     }
     let shown = tokio::task::spawn_blocking(move || show(&attachment));
-    shown.await.context("showing what the container says")??;
+    tokio::select! {
+        shown = shown => shown.context("showing what the container says")??,
+        signal = signals.next() => return Ok(terminal::ended_by(signal)),
+    }
     drop(raw);
     if told.try_recv().is_ok() {
         eprintln!("detached from {id}");

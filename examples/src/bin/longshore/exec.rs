@@ -40,13 +40,19 @@ pub(crate) async fn exec(site: &Site, exec: Exec) -> Result<u8> {
     let exit = container.exec_exit(&exec_id);
     // From here on other commands may open the engine.
     drop((container, engine));
-    let screen = match pty {
-        Some(terminal) => Some(Screen::connect(terminal.master().await?)?),
-        None => None,
+    let status = match pty {
+        Some(terminal) => {
+            // The terminal is given back whatever ends this program, but for SIGKILL.
+            let signals = terminal::Signals::listen()?;
+            let screen = Screen::connect(terminal.master().await?)?;
+            let status = tokio::select! {
+                status = exit => status,
+                signal = signals.next() => return Ok(terminal::ended_by(signal)),
+            };
+            screen.finish();
+            status
+        }
+        None => exit.await,
     };
-    let status = exit.await;
-    if let Some(screen) = screen {
-        screen.finish();
-    }
     Ok(u8::try_from(status?.code).unwrap_or(255))
 }

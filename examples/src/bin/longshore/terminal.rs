@@ -118,6 +118,11 @@ pub(crate) fn size_changes() -> Result<Signal> {
     signal(SignalKind::window_change()).context("listening for changes of the terminal's size")
 }
 
+/// The exit code of a program that a signal ends.
+pub(crate) fn ended_by(signal: i32) -> u8 {
+    u8::try_from(signal).map_or(u8::MAX, |signal| signal.saturating_add(128))
+}
+
 /// The signals that ask this program to end.
 pub(crate) struct Signals(tokio::sync::Mutex<Vec<(SignalKind, Signal)>>);
 
