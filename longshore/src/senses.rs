@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use futures::{StreamExt, stream};
 use longshore_bundle::{LayerProgress, LayerState, UnpackObserver};
 use longshore_distribution::{ProgressEvent, PullProgress};
 use longshore_events::{Bus, Event, EventSink};
@@ -14,12 +13,10 @@ use longshore_metrics::{
 use longshore_runtime::Status;
 
 use crate::error::At;
-use crate::{Container, Engine, Result};
+use crate::{Engine, Result};
 
 /// How many containers a scrape shows.
 const MOST_CONTAINERS: usize = 4096;
-/// How many are looked at at once.
-const AT_ONCE: usize = 8;
 
 /// An engine's metrics, in a registry of its own.
 #[derive(Debug)]
@@ -90,27 +87,24 @@ impl Engine {
         let stays = |namespace: &str, id: &str| namespace != self.namespace || ids.contains(id);
         figures.retain(stays);
         metrics.retain_states(stays);
-        // Made before anything is awaited, so that the future can be sent to another thread.
-        let looks: Vec<_> = known
-            .iter()
-            .map(|container| self.look_at(container, states.get(container.task()).copied()))
-            .collect();
-        stream::iter(looks).buffer_unordered(AT_ONCE).collect::<()>().await;
-        Ok(())
-    }
-
-    async fn look_at(&self, container: &Container, status: Option<Status>) {
-        let (namespace, id) = (&self.namespace, container.id());
-        self.senses.metrics.container_state(namespace, id, status);
-        let stats = match status {
-            None | Some(Status::Stopped) => None,
-            Some(_) => container.stats().await.ok(),
-        };
-        match stats {
-            Some(stats) => drop(self.senses.containers.observe(namespace, id, stats)),
-            // It has stopped: it uses nothing.
-            None => self.senses.containers.forget(namespace, id),
+        let mut alive = Vec::new();
+        for container in &known {
+            let status = states.get(container.task()).copied();
+            metrics.container_state(&self.namespace, container.id(), status);
+            match status {
+                // It has stopped: it uses nothing.
+                None | Some(Status::Stopped) => figures.forget(&self.namespace, container.id()),
+                Some(_) => alive.push(container),
+            }
         }
+        let tasks: Vec<_> = alive.iter().map(|container| container.task().clone()).collect();
+        for (container, stats) in alive.iter().zip(self.executor.sample(&tasks).await) {
+            match stats {
+                Ok(stats) => drop(figures.observe(&self.namespace, container.id(), stats)),
+                Err(_) => figures.forget(&self.namespace, container.id()),
+            }
+        }
+        Ok(())
     }
 }
 

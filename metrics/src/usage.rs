@@ -164,14 +164,14 @@ impl Sampler {
     /// When the containers can't be listed, or the figures of one that lives can't be read.
     pub async fn sample(&mut self, executor: &dyn Executor) -> Result<BTreeMap<ContainerId, Usage>> {
         let mut usage = BTreeMap::new();
-        for state in executor.list().await? {
-            if !matches!(state.status, Status::Running | Status::Paused) {
-                continue;
-            }
-            match executor.stats(&state.id).await {
-                Ok(stats) => drop(usage.insert(state.id.clone(), self.observe(&state.id, stats))),
+        let states = executor.list().await?.into_iter();
+        let alive = states.filter(|state| matches!(state.status, Status::Running | Status::Paused));
+        let alive: Vec<ContainerId> = alive.map(|state| state.id).collect();
+        for (id, stats) in alive.iter().zip(executor.sample(&alive).await) {
+            match stats {
+                Ok(stats) => drop(usage.insert(id.clone(), self.observe(id, stats))),
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::FailedPrecondition) => {}
-                Err(error) => match executor.state(&state.id).await {
+                Err(error) => match executor.state(id).await {
                     Ok(now) if now.status != Status::Stopped => return Err(error),
                     _ => {}
                 },

@@ -7,7 +7,7 @@ use std::io::Read;
 use oci_spec::runtime::{Process, ProcessBuilder};
 
 use crate::{
-    ContainerId, CreateRequest, DeleteMode, ErrorKind, ExecRequest, Executor, Io, KillScope, ProcessId, Status,
+    ContainerId, CreateRequest, DeleteMode, ErrorKind, ExecRequest, Executor, Io, KillScope, ProcessId, Stats, Status,
 };
 
 /// What the suite needs besides the executor.
@@ -24,6 +24,7 @@ pub async fn all(executor: &dyn Executor, fixture: &dyn Fixture) {
     signals(executor, fixture).await;
     other_processes(executor, fixture).await;
     many_at_once(executor, fixture).await;
+    samples(executor, fixture).await;
     a_create_that_is_given_up(executor, fixture).await;
 }
 
@@ -80,6 +81,42 @@ pub async fn a_life(executor: &dyn Executor, fixture: &dyn Fixture) {
     assert_eq!(state.exit.map(|e| e.code), Some(3));
     executor.delete(&id, DeleteMode::Stopped).await.expect("it is deleted");
     gone(executor, &id).await;
+}
+
+/// Samples come in the order in which they are asked for, and tell what is told of each alone; one that is not there is missing alone.
+pub async fn samples(executor: &dyn Executor, fixture: &dyn Fixture) {
+    let ids: Vec<_> = (0..5).map(|number| id(&format!("sample-{number}"))).collect();
+    let there = [&ids[3], &ids[0], &ids[4], &ids[1]];
+    for id in there {
+        create(executor, fixture, id, "sleep 1000").await;
+        executor.start(id).await.expect("it starts");
+    }
+    for id in &ids[..2] {
+        executor.pause(id).await.expect("it is paused");
+    }
+    let sampled = executor.sample(&ids).await;
+    assert_eq!(sampled.len(), ids.len());
+    for (id, sample) in ids.iter().zip(sampled) {
+        let Ok(alone) = executor.stats(id).await else {
+            let missing = sample.expect_err("nobody is there to be looked at");
+            assert_eq!((id, missing.kind()), (&ids[2], ErrorKind::NotFound));
+            continue;
+        };
+        let sample = sample.expect("figures");
+        let limits = |stats: &Stats| stats.memory.as_ref().map(|memory| memory.limit);
+        assert_eq!(sample.pids, alone.pids, "{id}");
+        assert_eq!(limits(&sample), limits(&alone), "{id}");
+        assert_eq!(sample.cpu.is_some(), alone.cpu.is_some(), "{id}");
+        assert_eq!(sample.io.is_some(), alone.io.is_some(), "{id}");
+        assert!(sample.at <= alone.at, "it was sampled before");
+        if let (Some(sample), Some(alone)) = (&sample.cpu, &alone.cpu) {
+            assert!(sample.total <= alone.total, "{id}");
+        }
+    }
+    assert!(executor.sample(&[]).await.is_empty());
+    for id in there {
+        executor.delete(id, DeleteMode::Force).await.expect("it is deleted");
+    }
 }
 
 /// Calls in a state that does not allow them say so and change nothing.

@@ -402,6 +402,16 @@ pub trait Executor: Debug + Send + Sync + 'static {
     /// What it uses.
     async fn stats(&self, id: &ContainerId) -> Result<Stats>;
 
+    /// What each of several uses, in their order, for who looks at all of them again and again. It may leave out what takes long to read and is seldom asked
+    /// for: cpusets, single processors, huge pages, RDMA, other resources, the kernel's own memory and its table of memory.
+    async fn sample(&self, ids: &[ContainerId]) -> Vec<Result<Stats>> {
+        let mut all = Vec::with_capacity(ids.len());
+        for id in ids {
+            all.push(self.stats(id).await);
+        }
+        all
+    }
+
     /// Word of each time that the container runs out of the memory that it may have, from now on; several times may be one item. It ends when the container has, after what came
     /// before that, and never yields where nothing counts the container's memory.
     async fn out_of_memory(&self, id: &ContainerId) -> Result<BoxStream<'static, ()>>;

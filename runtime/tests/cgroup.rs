@@ -151,7 +151,7 @@ fn limits_reach_the_kernel() {
     let pids = content(&cgroup, &["pids.max"]);
     let memory = content(&cgroup, &["memory.limit_in_bytes", "memory.max"]);
     let quota = content(&cgroup, &["cpu.cfs_quota_us", "cpu.max"]);
-    let stats = cgroup.stats().expect("read");
+    let (stats, brief) = (cgroup.stats().expect("read"), cgroup.brief_stats().expect("read"));
     // A smaller limit, and a larger one of memory and swap together: the order of the writes must not matter.
     let update = |limit: i64| {
         cgroup.update(&limits(
@@ -168,9 +168,13 @@ fn limits_reach_the_kernel() {
     assert_eq!(pids, "77");
     assert_eq!(memory, "67108864");
     assert!(quota == "20000" || quota == "20000 50000", "{quota}");
-    assert_eq!(stats.pids.expect("counted").limit, Some(77));
-    assert_eq!(stats.memory.expect("counted").limit, Some(67_108_864));
+    assert_eq!(stats.pids.as_ref().expect("counted").limit, Some(77));
+    assert_eq!(stats.memory.as_ref().expect("counted").limit, Some(67_108_864));
     assert!(stats.cpu.is_some());
+    let (all, few) = (stats.memory.expect("counted"), brief.memory.expect("counted"));
+    assert_eq!((few.limit, few.peak, few.swap), (all.limit, all.peak, all.swap));
+    assert!(few.details.is_empty() && !all.details.is_empty());
+    assert_eq!(brief.pids, stats.pids);
     for (limit, done, content) in updated {
         if done == Err(ErrorKind::Unsupported) {
             return skip("the kernel counts no swap");

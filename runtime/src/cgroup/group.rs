@@ -11,6 +11,9 @@ use crate::{Error, Result};
 /// The most that is read of a file: none of the kernel's is longer but for lists of processes.
 const MAX_READ: usize = 64 * 1024 * 1024;
 
+/// Room for a file of figures; the longest is `memory.stat`.
+const FIGURES: usize = 8192;
+
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS)
@@ -162,6 +165,21 @@ impl Group {
                 action: "read".into(),
                 source,
             }),
+        }
+    }
+
+    /// What a file of figures says, by one read into memory that is there already; `None` as with [`read`](Self::read). Such a file is made at once, so that what does not
+    /// fill the room is all of it.
+    pub(super) fn figures<T>(&self, file: &str, take: impl FnOnce(&str) -> T) -> Result<Option<T>> {
+        let mut room = [0; FIGURES];
+        let read = self
+            .open(file, OFlags::RDONLY)
+            .and_then(|fd| rustix::io::retry_on_intr(|| rustix::io::read(&fd, &mut room)));
+        match read {
+            Ok(length) if length < room.len() => Ok(Some(take(&String::from_utf8_lossy(&room[..length])))),
+            Ok(_) => Ok(self.read(file)?.map(|text| take(&text))),
+            Err(Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP) => Ok(None),
+            Err(errno) => Err(failed(&self.path.join(file), "read", errno)),
         }
     }
 

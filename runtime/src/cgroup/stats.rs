@@ -12,21 +12,42 @@ use parse::Table;
 #[cfg(feature = "fuzzing")]
 pub(crate) use parse::read_all;
 
+/// How much is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Detail {
+    All,
+    Brief,
+}
+
 impl Cgroup {
     /// What the container uses. What no group tells is `None`, or empty.
     ///
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io).
     pub fn stats(&self) -> Result<Stats> {
-        let mut stats = Stats::now();
-        stats.cpu = self.cpu()?;
+        let mut stats = self.stats_in(Detail::All)?;
         stats.cpuset = self.cpuset()?;
-        stats.memory = self.memory()?;
-        stats.io = self.io()?;
-        stats.pids = self.pid_counts()?;
         stats.hugetlb = self.hugetlb()?;
         stats.rdma = self.rdma()?;
         stats.misc = self.misc()?;
+        Ok(stats)
+    }
+
+    /// The same without what takes long to read and nobody watches all the time: single processors, the kernel's own memory and its table of memory, cpusets,
+    /// huge pages, RDMA and other resources.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io).
+    pub fn brief_stats(&self) -> Result<Stats> {
+        self.stats_in(Detail::Brief)
+    }
+
+    fn stats_in(&self, detail: Detail) -> Result<Stats> {
+        let mut stats = Stats::now();
+        stats.cpu = self.cpu(detail)?;
+        stats.memory = self.memory(detail)?;
+        stats.io = self.io()?;
+        stats.pids = self.pid_counts()?;
         Ok(stats)
     }
 
@@ -36,7 +57,8 @@ impl Cgroup {
     /// [`Io`](crate::ErrorKind::Io).
     pub fn oom_kills(&self) -> Result<u64> {
         if let Some(v1) = self.v1("memory") {
-            return Ok(v1.table("memory.oom_control")?.get("oom_kill"));
+            let [kills] = v1.values("memory.oom_control", ["oom_kill"])?;
+            return Ok(kills);
         }
         match self.v2_with("memory.events")? {
             Some(v2) => Ok(v2.table("memory.events")?.get("oom_kill")),
@@ -62,10 +84,9 @@ impl Cgroup {
     }
 
     fn pressure(&self, file: &str) -> Result<Option<Pressure>> {
-        match self.v2_with(file)? {
-            Some(v2) => Ok(v2.read(file)?.and_then(|text| parse::pressure(&text))),
-            None => Ok(None),
-        }
+        let v2 = self.members.iter().find(|m| m.is_v2()).map(Member::group);
+        let told = v2.map(|v2| v2.figures(file, parse::pressure)).transpose()?;
+        Ok(told.flatten().flatten())
     }
 }
 
@@ -76,10 +97,16 @@ pub(super) fn oom_kills_in(events: &str) -> u64 {
 
 impl Group {
     fn table(&self, file: &str) -> Result<Table> {
-        Ok(Table::parse(&self.read(file)?.unwrap_or_default()))
+        Ok(self.figures(file, Table::parse)?.unwrap_or_default())
+    }
+
+    /// Some values of a file of `key value` lines; 0 for those that it has not.
+    fn values<const N: usize>(&self, file: &str, keys: [&str; N]) -> Result<[u64; N]> {
+        Ok(self.figures(file, |text| parse::values(text, keys))?.unwrap_or([0; N]))
     }
 
     fn number(&self, file: &str) -> Result<Option<u64>> {
-        Ok(self.read(file)?.and_then(|text| text.trim().parse().ok()))
+        let number = self.figures(file, |text| text.trim().parse().ok())?;
+        Ok(number.flatten())
     }
 }

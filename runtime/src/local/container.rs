@@ -32,6 +32,8 @@ pub(crate) struct Container {
     /// Calls on one container take turns.
     pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
     watching: AtomicBool,
+    /// Whether init was seen not to wait for its start any more.
+    started: AtomicBool,
 }
 
 /// The groups, and the record that names them: another program may have given the container more.
@@ -70,6 +72,7 @@ impl Container {
             execs: Mutex::default(),
             turn: Arc::default(),
             watching: AtomicBool::new(false),
+            started: AtomicBool::new(false),
         }
     }
 
@@ -251,7 +254,7 @@ impl Container {
             Status::Stopped
         } else if self.is_frozen() {
             Status::Paused
-        } else if start_socket::is_awaited_in(self.dir.path()) {
+        } else if self.awaits_start() {
             Status::Created
         } else {
             Status::Running
@@ -260,6 +263,18 @@ impl Container {
 
     fn lives(&self) -> bool {
         self.init.status().is_none() && self.init.pidfd.as_ref().is_some_and(|fd| !has_ended(fd))
+    }
+
+    /// Whether init waits for its start. One that does not, never does again.
+    fn awaits_start(&self) -> bool {
+        if self.started.load(Ordering::Acquire) {
+            return false;
+        }
+        let awaits = start_socket::is_awaited_in(self.dir.path());
+        if !awaits {
+            self.started.store(true, Ordering::Release);
+        }
+        awaits
     }
 
     fn is_frozen(&self) -> bool {

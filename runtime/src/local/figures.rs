@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt;
 
 use longshore_linux::has_ended;
 
-use super::LinuxExecutor;
 use super::container::Container;
+use super::{LinuxExecutor, Shared};
 use crate::cgroup::OomWatch;
 use crate::host::io_error;
 use crate::{ContainerId, NetworkStats, Result, Stats};
@@ -20,23 +20,20 @@ impl Container {
     /// What it uses.
     pub(crate) fn stats(&self) -> Result<Stats> {
         let mut stats = self.cgroup().stats()?;
-        stats.network = self.network();
+        stats.network = self.network(namespace("self"));
         Ok(stats)
     }
 
     /// Its network devices, but for the loopback. None when it has ended, or has the network namespace of this program, whose traffic is not the container's.
-    fn network(&self) -> BTreeMap<String, NetworkStats> {
+    fn network(&self, host: Option<Namespace>) -> BTreeMap<String, NetworkStats> {
         let (pid, Some(pidfd)) = (self.init.pid, &self.init.pidfd) else {
             return BTreeMap::new();
         };
-        let namespace = |of: &str| std::fs::metadata(format!("/proc/{of}/ns/net")).map(|file| (file.dev(), file.ino()));
-        let (Ok(own), Ok(host)) = (namespace(&pid.to_string()), namespace("self")) else {
-            return BTreeMap::new();
-        };
-        if own == host {
+        let own = namespace(&pid.to_string());
+        if own.is_none() || host.is_none() || own == host {
             return BTreeMap::new();
         }
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(1 << 10);
         let read = File::open(format!("/proc/{pid}/net/dev")).and_then(|file| file.take(MOST).read_to_end(&mut text));
         // The pid may have become another's meanwhile.
         match read {
@@ -44,6 +41,26 @@ impl Container {
             _ => BTreeMap::new(),
         }
     }
+}
+
+/// A network namespace: its device and inode number.
+type Namespace = (u64, u64);
+
+fn namespace(of: &str) -> Option<Namespace> {
+    let file = std::fs::metadata(format!("/proc/{of}/ns/net")).ok()?;
+    Some((file.dev(), file.ino()))
+}
+
+/// What each of several containers uses, in brief. Blocks.
+pub(super) fn sample(shared: &Shared, ids: &[ContainerId]) -> Vec<Result<Stats>> {
+    let host = namespace("self");
+    let one = |id: &ContainerId| {
+        let container = shared.find(id)?;
+        let mut stats = container.cgroup().brief_stats()?;
+        stats.network = container.network(host);
+        Ok(stats)
+    };
+    ids.iter().map(one).collect()
 }
 
 impl LinuxExecutor {

@@ -51,6 +51,10 @@ pub(crate) use {figures::devices, record::start_time};
 
 const SIGKILL: i32 = 9;
 
+/// How many threads look at containers at once, where there are this many of them.
+const LOOKERS: usize = 2;
+const MANY: usize = 64;
+
 /// The executor of this machine.
 ///
 /// Opened with [`open`](Self::open), it must be used from within a tokio runtime, of either flavour: blocking work goes to the runtime's blocking
@@ -292,6 +296,28 @@ impl Executor for LinuxExecutor {
         self.block(move |_| container.stats()).await
     }
 
+    async fn sample(&self, ids: &[ContainerId]) -> Vec<Result<Stats>> {
+        let each = ids.len().div_ceil(LOOKERS).max(1);
+        let parts = ids.chunks(each).map(|ids| {
+            let ids = ids.to_vec();
+            let many = ids.len();
+            let sampled = self.block(move |shared| Ok(figures::sample(shared, &ids)));
+            async move {
+                sampled.await.unwrap_or_else(|error| {
+                    let error = error.to_string();
+                    let failed = || {
+                        Err(Error::Io {
+                            action: "sample containers".into(),
+                            source: std::io::Error::other(error.clone()),
+                        })
+                    };
+                    (0..many).map(|_| failed()).collect()
+                })
+            }
+        });
+        futures::future::join_all(parts).await.into_iter().flatten().collect()
+    }
+
     async fn out_of_memory(&self, id: &ContainerId) -> Result<BoxStream<'static, ()>> {
         let container = self.shared.find(id)?;
         if !container.is_watched() {
@@ -482,20 +508,36 @@ fn delete(shared: &Shared, container: &Arc<Container>, mode: DeleteMode) -> Resu
 
 fn list(shared: &Shared) -> Result<Vec<State>> {
     let fail = || format!("list the state directory {}", shared.root.display());
-    let mut states = Vec::new();
+    let mut ids = Vec::new();
     for entry in fs::read_dir(&shared.root).map_err(io_error(fail()))? {
         let entry = entry.map_err(io_error(fail()))?;
-        let Some(id) = entry.file_name().to_str().and_then(|name| ContainerId::new(name).ok()) else {
-            continue;
-        };
-        match shared.find(&id) {
-            Ok(container) => states.push(container.state()),
-            // Being created or deleted just now.
-            Err(Error::NotFound(_)) => {}
-            // One that is damaged must not hide the others.
-            Err(error) => tracing::warn!(container = %id, %error, "left out of the list"),
-        }
+        ids.extend(entry.file_name().to_str().and_then(|name| ContainerId::new(name).ok()));
     }
-    states.sort_by(|a, b| a.id.cmp(&b.id));
-    Ok(states)
+    ids.sort();
+    if ids.len() < MANY {
+        return Ok(states_of(shared, &ids));
+    }
+    let parts = ids.chunks(ids.len().div_ceil(LOOKERS));
+    Ok(std::thread::scope(|scope| {
+        let looks: Vec<_> = parts.map(|ids| scope.spawn(|| states_of(shared, ids))).collect();
+        let done = looks.into_iter().map(|look| match look.join() {
+            Ok(states) => states,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        done.flatten().collect()
+    }))
+}
+
+fn states_of(shared: &Shared, ids: &[ContainerId]) -> Vec<State> {
+    let look = |id: &ContainerId| match shared.find(id) {
+        Ok(container) => Some(container.state()),
+        // Being created or deleted just now.
+        Err(Error::NotFound(_)) => None,
+        // One that is damaged must not hide the others.
+        Err(error) => {
+            tracing::warn!(container = %id, %error, "left out of the list");
+            None
+        }
+    };
+    ids.iter().filter_map(look).collect()
 }

@@ -14,11 +14,12 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// Looks at every entry of the state directory. What can't be cleaned up now is left for the next time.
 pub(super) fn sweep(shared: &Shared) {
+    let mut owners = Owners::default();
     for entry in fs::read_dir(&shared.root).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         let swept = match ContainerId::new(name) {
-            Ok(id) => sweep_container(shared, &id),
+            Ok(id) => sweep_container(shared, &id, &mut owners),
             Err(_) => sweep_claim(&entry.path(), name),
         };
         if let Err(error) = swept {
@@ -38,15 +39,30 @@ fn sweep_claim(path: &Path, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn sweep_container(shared: &Shared, id: &ContainerId) -> Result<()> {
+/// The programs that made containers, each looked at once.
+#[derive(Debug, Default)]
+struct Owners(Vec<(ProcessName, bool)>);
+
+impl Owners {
+    fn lives(&mut self, owner: ProcessName) -> bool {
+        if let Some((_, lives)) = self.0.iter().find(|(known, _)| *known == owner) {
+            return *lives;
+        }
+        let lives = owner.lives();
+        self.0.push((owner, lives));
+        lives
+    }
+}
+
+fn sweep_container(shared: &Shared, id: &ContainerId, owners: &mut Owners) -> Result<()> {
     let dir = StateDir::new(&shared.root, id);
     let Some(claim) = dir.claimed_by()? else {
         return Ok(());
     };
-    if claim.owner.lives() {
+    if owners.lives(claim.owner) {
         return Ok(());
     }
-    match dir.load()? {
+    match dir.written() {
         None => {
             remove_groups(shared, id, &claim)?;
             dir.remove()

@@ -130,11 +130,17 @@ impl Cgroup {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io).
     pub fn is_frozen(&self) -> Result<bool> {
-        match self.freezer() {
-            Ok(Freezer::V2(group)) => is_set(group, "frozen"),
-            Ok(Freezer::V1(group)) => Ok(group.read("freezer.state")?.is_some_and(|s| s.trim() == "FROZEN")),
-            Err(_) => Ok(false),
+        // Where v2 has no freezer it does not speak of it.
+        let told = self
+            .v2()
+            .map(|v2| v2.figures("cgroup.events", |text| flag(text, "frozen")));
+        if let Some(frozen) = told.transpose()?.flatten().flatten() {
+            return Ok(frozen);
         }
+        let Some(v1) = self.v1("freezer") else {
+            return Ok(false);
+        };
+        Ok(v1.figures("freezer.state", |text| text.trim() == "FROZEN")? == Some(true))
     }
 
     fn v2(&self) -> Option<&Group> {
@@ -193,11 +199,9 @@ fn set(group: &Group, file: &str, value: &str) -> Result<()> {
 }
 
 /// A flag of `cgroup.events`.
-fn is_set(group: &Group, flag: &str) -> Result<bool> {
-    let events = group.read("cgroup.events")?.unwrap_or_default();
-    Ok(events
-        .lines()
-        .any(|l| l.strip_prefix(flag).is_some_and(|v| v.trim() == "1")))
+fn flag(events: &str, name: &str) -> Option<bool> {
+    let value = events.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(value.trim() == "1")
 }
 
 /// Waits until `cgroup.events` says `flag value`; the kernel wakes poll(2) at each change.
@@ -218,7 +222,7 @@ pub(super) fn wait_for_event(group: &Group, flag: &str, wanted: bool, most: Dura
             Err(errno) => return Err(failed(&path(), "read", errno)),
         };
         let text = String::from_utf8_lossy(&text[..length]);
-        let value = text.lines().find_map(|l| l.strip_prefix(flag)).map(|v| v.trim() == "1");
+        let value = self::flag(&text, flag);
         let left = end.saturating_duration_since(Instant::now());
         if value.unwrap_or(false) == wanted || left.is_zero() {
             return Ok(value.unwrap_or(false) == wanted);

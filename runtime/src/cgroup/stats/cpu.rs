@@ -2,17 +2,17 @@ use std::time::Duration;
 
 use super::super::control::Cgroup;
 use super::super::group::Group;
-use super::parse;
+use super::{Detail, parse};
 use crate::{CpuStats, CpusetStats, Result};
 
 /// What `/proc` and v1's `cpuacct.stat` count in (`USER_HZ`, fixed by the kernel's ABI).
 const TICKS: u64 = 100;
 
 impl Cgroup {
-    pub(super) fn cpu(&self) -> Result<Option<CpuStats>> {
+    pub(super) fn cpu(&self, detail: Detail) -> Result<Option<CpuStats>> {
         let mut cpu = CpuStats::default();
         if let Some(acct) = self.v1("cpuacct") {
-            account(acct, &mut cpu)?;
+            account(acct, detail, &mut cpu)?;
             if let Some(group) = self.v1("cpu") {
                 let times = group.table("cpu.stat")?;
                 (cpu.periods, cpu.throttled_periods) = (times.get("nr_periods"), times.get("nr_throttled"));
@@ -56,11 +56,14 @@ impl Cgroup {
     }
 }
 
-fn account(acct: &Group, cpu: &mut CpuStats) -> Result<()> {
+fn account(acct: &Group, detail: Detail, cpu: &mut CpuStats) -> Result<()> {
     cpu.total = Duration::from_nanos(acct.number("cpuacct.usage")?.unwrap_or(0));
-    let times = acct.table("cpuacct.stat")?;
+    let [user, system] = acct.values("cpuacct.stat", ["user", "system"])?;
     let ticks = |t: u64| Duration::from_millis(t.saturating_mul(1000 / TICKS));
-    (cpu.user, cpu.system) = (ticks(times.get("user")), ticks(times.get("system")));
+    (cpu.user, cpu.system) = (ticks(user), ticks(system));
+    if detail == Detail::Brief {
+        return Ok(());
+    }
     cpu.per_cpu = parse::nanoseconds(&acct.read("cpuacct.usage_percpu")?.unwrap_or_default());
     (cpu.per_cpu_user, cpu.per_cpu_system) = parse::usage_all(&acct.read("cpuacct.usage_all")?.unwrap_or_default());
     Ok(())

@@ -8,7 +8,7 @@ impl Cgroup {
         let tables = if let Some(v1) = self.v1("blkio") {
             of_v1(v1)?
         } else if let Some(v2) = self.v2_with("io.stat")? {
-            parse::io_stat(&v2.read("io.stat")?.unwrap_or_default())
+            v2.figures("io.stat", parse::io_stat)?.unwrap_or_default()
         } else {
             return Ok(None);
         };
@@ -30,7 +30,7 @@ fn sum(entries: &[IoEntry], operation: &str) -> u64 {
 
 /// The first kind of files that tells something: of BFQ, of schedulers that Linux had before 5.0, of throttling.
 fn of_v1(group: &Group) -> Result<IoTables> {
-    let read = |name: String| Ok::<_, crate::Error>(parse::blkio(&group.read(&name)?.unwrap_or_default()));
+    let read = |name: String| group.figures(&name, parse::blkio).map(Option::unwrap_or_default);
     for prefix in ["blkio.bfq", "blkio"] {
         let operations = read(format!("{prefix}.io_serviced_recursive"))?;
         if operations.is_empty() {

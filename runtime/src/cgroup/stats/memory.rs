@@ -1,14 +1,15 @@
 use super::super::control::Cgroup;
 use super::super::group::Group;
+use super::Detail;
 use crate::{MemoryStats, MemoryUse, Result};
 
 /// v1 says "no limit" with the largest number of pages that fits: whatever is above this is none.
 pub(super) const V1_UNLIMITED: u64 = 1 << 60;
 
 impl Cgroup {
-    pub(super) fn memory(&self) -> Result<Option<MemoryStats>> {
+    pub(super) fn memory(&self, detail: Detail) -> Result<Option<MemoryStats>> {
         let mut memory = if let Some(v1) = self.v1("memory") {
-            of_v1(v1)?
+            of_v1(v1, detail)?
         } else if let Some(v2) = self.v2_with("memory.current")? {
             of_v2(v2)?
         } else {
@@ -20,7 +21,10 @@ impl Cgroup {
     }
 }
 
-fn of_v1(group: &Group) -> Result<MemoryStats> {
+fn of_v1(group: &Group, detail: Detail) -> Result<MemoryStats> {
+    if detail == Detail::Brief {
+        return brief_of_v1(group);
+    }
     let all = v1_use(group, "memory")?.unwrap_or_default();
     let details = group.table("memory.stat")?;
     let with_swap = v1_use(group, "memory.memsw")?;
@@ -36,6 +40,23 @@ fn of_v1(group: &Group) -> Result<MemoryStats> {
         kernel: v1_use(group, "memory.kmem")?,
         kernel_tcp: v1_use(group, "memory.kmem.tcp")?,
         details: details.0,
+        ..MemoryStats::default()
+    })
+}
+
+fn brief_of_v1(group: &Group) -> Result<MemoryStats> {
+    let usage = group.number("memory.usage_in_bytes")?.unwrap_or(0);
+    let [inactive, cache] = group.values("memory.stat", ["total_inactive_file", "cache"])?;
+    let limit = group.number("memory.limit_in_bytes")?;
+    let with_swap = group.number("memory.memsw.usage_in_bytes")?;
+    Ok(MemoryStats {
+        usage,
+        working_set: usage.saturating_sub(inactive),
+        limit: limit.filter(|limit| *limit < V1_UNLIMITED),
+        peak: group.number("memory.max_usage_in_bytes")?,
+        swap: with_swap.map(|both| both.saturating_sub(usage)),
+        failures: group.number("memory.failcnt")?.unwrap_or(0),
+        cache,
         ..MemoryStats::default()
     })
 }

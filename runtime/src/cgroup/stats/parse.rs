@@ -9,7 +9,7 @@ use crate::{IoEntry, IoTables, Pressure, PressureLine, RdmaStats};
 const MOST: usize = 1 << 16;
 
 /// A file of `key value` lines.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Table(pub(super) BTreeMap<String, u64>);
 
 impl Table {
@@ -24,6 +24,19 @@ impl Table {
     pub(super) fn get(&self, key: &str) -> u64 {
         self.0.get(key).copied().unwrap_or(0)
     }
+}
+
+/// Some values of `key value` lines; 0 for those that are not there.
+pub(super) fn values<const N: usize>(text: &str, keys: [&str; N]) -> [u64; N] {
+    let mut values = [0; N];
+    for (key, value) in text.lines().filter_map(|line| line.split_once(' ')) {
+        if let Some(at) = keys.iter().position(|wanted| *wanted == key)
+            && let Ok(value) = value.trim().parse()
+        {
+            values[at] = value;
+        }
+    }
+    values
 }
 
 /// Numbers of nanoseconds, one for each processor.
@@ -216,6 +229,8 @@ mod tests {
         assert_eq!(table.get("oom_kill"), 3);
         assert_eq!(table.get("under_oom"), 0);
         assert_eq!(table.0.len(), 2);
+        let text = "oom_kill_disable 1\noom_kill 3\nodd\nkey value\nbig 18446744073709551616\n";
+        assert_eq!(values(text, ["under_oom", "oom_kill", "key"]), [0, 3, 0]);
     }
 
     #[test]
