@@ -36,7 +36,7 @@ pub use clone::{ChildOf, CloneOptions, Cloned, Namespaces, clone3};
 pub use executable::{Copies, SealedExecutable};
 pub use keyring::join_session_keyring;
 pub use links::{LinkAddress, LinkSocket};
-pub use memory::Essentials;
+pub use memory::{Essentials, let_go_of_contents, let_go_of_stack_below};
 pub use mount::Mount;
 pub use mount_attr::{AttrChange, Depth, MountAttr, Propagation, map_mount_ids, mount_setattr};
 pub use pidfd::{Exit, has_ended, reap, send_signal};

@@ -9,6 +9,9 @@ use crate::raw::syscall;
 const MOST: usize = 128;
 /// How much is kept around the stack's present end, and what belongs to the thread.
 const MARGIN: usize = 64 << 10;
+/// How much of the stack below is given back, and how near: a multiple of every page.
+const BELOW: usize = 256 << 10;
+const USED_BELOW: usize = 64 << 10;
 /// How much there is for what is called from now on.
 const STACK: usize = 768 << 10;
 
@@ -120,6 +123,32 @@ impl Essentials {
     }
 }
 
+/// Gives the memory of whole pages in there back: they hold zeroes when somebody looks. Async-signal-safe.
+///
+/// # Safety
+/// It is private memory that comes from no file: of the stack or the heap.
+pub unsafe fn let_go_of_contents(bytes: &mut [u8]) {
+    // The largest page that any machine has is a multiple of this.
+    const PAGE: usize = 4096;
+    let all = bytes.as_mut_ptr_range();
+    let start = (all.start as usize).next_multiple_of(PAGE);
+    let length = (all.end as usize & !(PAGE - 1)).saturating_sub(start);
+    // SAFETY: no reference but the caller's leads there, and all bytes may be zero. Where pages are larger the kernel refuses what begins within one.
+    let _ = unsafe { syscall!(libc::SYS_madvise, start, length, libc::MADV_DONTNEED) };
+}
+
+/// Gives the memory of the stack back that only calls which have returned have used. Async-signal-safe.
+///
+/// # Safety
+/// There are 512 KiB of stack below the caller's.
+#[inline(never)]
+pub unsafe fn let_go_of_stack_below() {
+    let here = 0u8;
+    let end = (&raw const here as usize).saturating_sub(USED_BELOW) & !(USED_BELOW - 1);
+    // SAFETY: it is below all that this function and the call that it makes use, and the caller's promise.
+    let _ = unsafe { syscall!(libc::SYS_madvise, end - BELOW, BELOW, libc::MADV_DONTNEED) };
+}
+
 /// # Safety
 /// Nobody may use what is there.
 unsafe fn unmap(start: usize, end: usize) -> Result<(), Errno> {
@@ -173,6 +202,45 @@ mod tests {
         );
         let heap = Box::new(1);
         assert!(!has((&raw const *heap) as usize));
+    }
+
+    #[test]
+    fn contents_are_given_back_by_whole_pages() {
+        let mut bytes = vec![7u8; 64 << 10];
+        // SAFETY: it is of the heap.
+        unsafe { let_go_of_contents(&mut bytes) };
+        let start = bytes.as_ptr() as usize;
+        let first = start.next_multiple_of(4096) - start;
+        let last = first + (bytes.len() - first) / 4096 * 4096;
+        assert!(
+            bytes[..first].iter().all(|byte| *byte == 7),
+            "what is before the first page stays"
+        );
+        assert!(bytes[first..last].iter().all(|byte| *byte == 0));
+        assert!(bytes[last..].iter().all(|byte| *byte == 7));
+        // SAFETY: none is no memory at all.
+        unsafe { let_go_of_contents(&mut []) };
+    }
+
+    #[inline(never)]
+    fn deep(calls: u32) -> u32 {
+        let used = std::hint::black_box([1u8; 4096]);
+        if calls == 0 {
+            0
+        } else {
+            deep(calls - 1) + u32::from(used[7])
+        }
+    }
+
+    #[test]
+    fn calls_go_on_where_the_stack_was_given_back() {
+        let kept = std::hint::black_box([5u8; 4096]);
+        for _ in 0..3 {
+            assert_eq!(deep(60), 60);
+            // SAFETY: a test's thread has 2 MiB of stack.
+            unsafe { let_go_of_stack_below() };
+        }
+        assert!(kept.iter().all(|byte| *byte == 5));
     }
 
     #[test]

@@ -23,6 +23,11 @@ impl Pieces {
         }
     }
 
+    /// What of its memory holds nothing.
+    pub(crate) fn spare(&mut self) -> &mut [u8] {
+        self.pending.get_mut(self.filled..).unwrap_or_default()
+    }
+
     /// Takes what the stream brings, and hands on the pieces that are whole by it.
     pub(crate) fn take(&mut self, mut bytes: &[u8], mut each: impl FnMut(&[u8])) {
         while !bytes.is_empty() {

@@ -37,6 +37,11 @@ impl LogWriter {
         }
     }
 
+    /// What of its memory holds nothing.
+    pub(crate) fn spare(&mut self) -> &mut [u8] {
+        self.buffer.get_mut(self.used..).unwrap_or_default()
+    }
+
     /// Puts a record in. One that does not fit in the file goes into the next, with what follows.
     pub(crate) fn put(&mut self, stream: OutputStream, at: Duration, piece: &[u8]) -> std::result::Result<(), Errno> {
         let time = Timestamp::new(at);

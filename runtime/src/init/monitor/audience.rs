@@ -50,6 +50,12 @@ impl Audience {
         }
     }
 
+    /// What of its memory holds nothing.
+    pub(super) fn spare(&mut self) -> &mut [u8] {
+        let from = if self.begin < self.end { self.end } else { 0 };
+        self.pending.get_mut(from..).unwrap_or_default()
+    }
+
     /// Takes the container's terminal, in which is typed from now on.
     pub(super) fn take_terminal(&mut self, master: OwnedFd) {
         self.input = Some(master);

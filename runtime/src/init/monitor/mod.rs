@@ -160,7 +160,10 @@ pub(crate) unsafe fn monitor(
         essentials,
         idle: false,
     };
-    watch.keep(log)
+    match log {
+        Some(log) => watch.keep_with_log(log),
+        None => watch.keep(None),
+    }
 }
 
 /// Leaves what it shares with the host: its session, and with it the signals of a terminal; its streams; its working directory; its name.
@@ -223,10 +226,14 @@ struct Seen {
 }
 
 impl Watch {
-    /// The large buffers are below what the caller has on its stack.
+    /// The large buffers are below what the caller has on its stack, and there is no page of them where nothing is recorded.
     #[inline(never)]
-    fn keep(mut self, log: Option<LogDuty>) -> ! {
-        let mut recorder = log.map(Recorder::new);
+    fn keep_with_log(self, log: LogDuty) -> ! {
+        self.keep(Some(&mut Recorder::new(log)))
+    }
+
+    #[inline(never)]
+    fn keep(mut self, mut recorder: Option<&mut Recorder>) -> ! {
         loop {
             if let (true, Some((exit, at))) = (self.settled, self.ended) {
                 if let Some(recorder) = &mut recorder {
@@ -235,7 +242,10 @@ impl Watch {
                 exit::record(self.directory.as_fd(), exit.shell_code().unwrap_or(UNKNOWN), at);
                 exit_now(0);
             }
-            let seen = self.wait(recorder.as_ref());
+            let seen = self.wait(recorder.as_deref());
+            if self.idle {
+                self.rest(recorder.as_deref_mut());
+            }
             if let Some(recorder) = &mut recorder {
                 recorder.look(&seen);
             }
@@ -246,8 +256,25 @@ impl Watch {
                 self.ended = Some((wait_and_reap(child), realtime()));
             }
             if seen.host {
-                self.listen(recorder.as_mut());
+                self.listen(recorder.as_deref_mut());
             }
+        }
+    }
+
+    /// Gives back all the memory that it can, before a long wait.
+    fn rest(&self, recorder: Option<&mut Recorder>) {
+        let Some(essentials) = &self.essentials else {
+            return;
+        };
+        if let Some(recorder) = recorder {
+            // SAFETY: it is on the stack of this process, which is a copy.
+            unsafe { recorder.rest() };
+        }
+        // SAFETY: a monitor's stack has room for all that it does, which is more than this; this is a copy of a program whose code nobody has changed, and a
+        // debugger of the copy finds out.
+        unsafe {
+            longshore_linux::let_go_of_stack_below();
+            essentials.let_go_of_what_can_be_read_again();
         }
     }
 
@@ -276,12 +303,6 @@ impl Watch {
         let timeout = Some(&PATIENCE).filter(|_| !self.idle);
         let polled_now = poll(polled, timeout);
         self.idle = polled_now == Ok(0);
-        if self.idle
-            && let Some(essentials) = &self.essentials
-        {
-            // SAFETY: this is a copy of a program whose code nobody has changed; a debugger of the copy finds out.
-            unsafe { essentials.let_go_of_what_can_be_read_again() };
-        }
         if !matches!(polled_now, Ok(1..)) {
             return Seen::default();
         }

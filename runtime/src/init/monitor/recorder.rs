@@ -137,6 +137,23 @@ impl Recorder {
         }
     }
 
+    /// Gives back the memory that holds nothing, before a long wait.
+    ///
+    /// # Safety
+    /// It is on the stack or the heap.
+    pub(super) unsafe fn rest(&mut self) {
+        let Self {
+            writer,
+            sources: [out, err],
+            audience,
+        } = self;
+        let parts = [writer.spare(), out.pieces.spare(), err.pieces.spare(), audience.spare()];
+        for part in parts {
+            // SAFETY: the caller's promise.
+            unsafe { longshore_linux::let_go_of_contents(part) };
+        }
+    }
+
     /// Brings all that the streams have, and ends the log.
     pub(super) fn finish(&mut self) {
         for source in &mut self.sources {
