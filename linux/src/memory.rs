@@ -9,9 +9,9 @@ use crate::raw::syscall;
 const MOST: usize = 128;
 /// How much is kept around the stack's present end, and what belongs to the thread.
 const MARGIN: usize = 64 << 10;
-/// How much of the stack below is given back, and how near: a multiple of every page.
+/// How much of the stack below is given back, and how near: a multiple of the usual page; the kernel refuses where pages are larger.
 const BELOW: usize = 256 << 10;
-const USED_BELOW: usize = 64 << 10;
+const USED_BELOW: usize = 16 << 10;
 /// How much there is for what is called from now on.
 const STACK: usize = 768 << 10;
 
