@@ -306,13 +306,7 @@ async fn a_new_host_keeps_the_order() {
     }
     drop(engine);
 
-    // What waited for the containers' ends may just be letting go of it.
-    let engine = loop {
-        match Engine::open(folder.path()).await {
-            Err(error) if error.kind() == ErrorKind::Locked => tokio::time::sleep(Duration::from_millis(5)).await,
-            outcome => break outcome.expect("an engine"),
-        }
-    };
+    let engine = support::reopen(folder.path()).await;
     let (engine, recorder) = recorded(engine);
     let all = engine.supervise_all(|_| Io::null()).await.expect("a list");
     let ids: Vec<&str> = all.iter().map(|one| one.container().id()).collect();

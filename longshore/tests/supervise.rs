@@ -158,7 +158,7 @@ async fn a_new_host_takes_up_what_ran_and_what_ended_meanwhile() {
     ends.wait().await.expect("it ends");
     drop((runs, ends, engine));
 
-    let engine = Engine::open(folder.path()).await.expect("an engine");
+    let engine = support::reopen(folder.path()).await;
     let all = engine.supervise_all(|_| Io::null()).await.expect("a list");
     assert_eq!(all.len(), 2);
     for supervision in &all {

@@ -29,6 +29,19 @@ impl Site {
     }
 }
 
+/// Opens a root again. What waited for the ends of containers may just be letting go of it.
+#[allow(dead_code)] // Not every test needs one.
+pub(crate) async fn reopen(root: &std::path::Path) -> Engine {
+    loop {
+        match Engine::open(root).await {
+            Err(error) if error.kind() == longshore::ErrorKind::Locked => {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            outcome => return outcome.expect("an engine"),
+        }
+    }
+}
+
 /// A container that runs until it is stopped.
 #[allow(dead_code)] // Not every test needs one.
 pub(crate) async fn sleeper(engine: &Engine, image: &Image, id: &str) -> Container {
