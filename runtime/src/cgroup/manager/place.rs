@@ -30,6 +30,10 @@ impl Manager {
         let at = self.host.hierarchies.iter().position(Hierarchy::is_v2)?;
         let text = std::fs::read(format!("/proc/{pid}/cgroup")).ok()?;
         let path = self.host.hierarchies[at].group_in(&text)?;
+        // Who is in the root is in no group; nobody but root could enter it, and nothing would be limited by it.
+        if path.as_os_str().is_empty() {
+            return None;
+        }
         self.trees[at].root.find(&path).ok()??.into_dir().ok()
     }
 }

@@ -11,7 +11,7 @@ impl Cgroup {
         let mut memory = if let Some(v1) = self.v1("memory") {
             of_v1(v1, detail)?
         } else if let Some(v2) = self.v2_with("memory.current")? {
-            of_v2(v2)?
+            of_v2(v2, detail)?
         } else {
             return Ok(None);
         };
@@ -74,7 +74,10 @@ fn v1_use(group: &Group, kind: &str) -> Result<Option<MemoryUse>> {
     }))
 }
 
-fn of_v2(group: &Group) -> Result<MemoryStats> {
+fn of_v2(group: &Group, detail: Detail) -> Result<MemoryStats> {
+    if detail == Detail::Brief {
+        return brief_of_v2(group);
+    }
     let usage = group.number("memory.current")?.unwrap_or(0);
     let limit = group.number("memory.max")?; // `max` is no number.
     let details = group.table("memory.stat")?;
@@ -102,6 +105,22 @@ fn of_v2(group: &Group) -> Result<MemoryStats> {
         cache: details.get("file"),
         with_swap,
         details: details.0,
+        ..MemoryStats::default()
+    })
+}
+
+fn brief_of_v2(group: &Group) -> Result<MemoryStats> {
+    let usage = group.number("memory.current")?.unwrap_or(0);
+    let [inactive, cache] = group.values("memory.stat", ["inactive_file", "file"])?;
+    let [failures] = group.values("memory.events", ["max"])?;
+    Ok(MemoryStats {
+        usage,
+        working_set: usage.saturating_sub(inactive),
+        limit: group.number("memory.max")?, // `max` is no number.
+        peak: group.number("memory.peak")?,
+        swap: group.number("memory.swap.current")?,
+        failures,
+        cache,
         ..MemoryStats::default()
     })
 }
