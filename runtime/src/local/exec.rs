@@ -48,7 +48,7 @@ impl Drop for PendingExec {
 pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecRequest) -> Result<PendingExec> {
     make(shared, container, request).map_err(|error| {
         // One that ends meanwhile can't be entered, whichever step it is that notices.
-        if no_such_process(&error) {
+        if is_of_an_end(&error) {
             wait_for_the_end(container);
         }
         match (error.kind(), container.status()) {
@@ -58,9 +58,11 @@ pub(super) fn exec(shared: &Shared, container: &Arc<Container>, request: ExecReq
     })
 }
 
-fn no_such_process(error: &Error) -> bool {
+/// Whether the container's end may be why: its init is gone, or the new process was killed with all of its PID namespace.
+fn is_of_an_end(error: &Error) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    cause.is_some_and(|cause| cause.raw_os_error() == Some(Errno::SRCH.raw_os_error()))
+    let errno = cause.and_then(Errno::from_io_error);
+    matches!(errno, Some(Errno::SRCH | Errno::PIPE | Errno::CONNRESET))
 }
 
 /// A process that ends has no namespaces any more for some moments before its end is told.
