@@ -105,7 +105,7 @@ async fn a_limit_of_a_controller_that_the_container_is_not_in_takes_it_in() {
         .unwrap_or_else(|e| panic!("{}", chain(&e)));
     let inside = groups(&place.executor, &id, "cpuset").await;
     assert!(
-        inside.len() == 3 && inside.iter().all(|g| g.ends_with(format!("longshore-{id}"))),
+        inside.len() == 3 && inside.iter().all(|g| g.ends_with(format!("longshore-{id}.scope"))),
         "{inside:?}"
     );
     let pid = place.executor.state(&id).await.expect("known").pid.expect("it lives");

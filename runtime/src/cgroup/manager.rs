@@ -76,7 +76,7 @@ impl Manager {
     /// Makes the groups of a container and writes its limits, all but the device rules.
     ///
     /// `path` is `linux.cgroupsPath`: an absolute path starts at each hierarchy's root, a relative one at the group of this
-    /// process (v2: at its parent), none is `/longshore-<id>`. A group that is there already is used, unless it has processes or is frozen. An
+    /// process (v2: at its parent), none is `/longshore-<id>.scope`. A group that is there already is used, unless it has processes or is frozen. An
     /// ordinary user who may make no group gets none, if neither a path nor a limit is asked for.
     ///
     /// # Errors
