@@ -364,7 +364,7 @@ async fn a_process_enters_a_group_inside_the_containers_and_no_other() {
         .filter_map(|l| l.split(' ').nth(4));
     let inside = own
         .lines()
-        .find_map(|l| l.split(':').nth(2).filter(|p| p.ends_with(id.as_str())));
+        .find_map(|l| l.split(':').nth(2).filter(|p| p.contains(id.as_str())));
     let inside = inside.expect("it has groups").trim_start_matches('/').to_owned();
     for point in points {
         let group = std::path::Path::new(point).join(&inside);
