@@ -274,9 +274,8 @@ unsafe fn map_again(part: &Part, file: &OwnedFd) -> Result<(), Errno> {
 unsafe fn copy(part: &Part) -> Result<(), Errno> {
     let place = part.start as *mut libc::c_void;
     let writable = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // All of it is written at once: without a fault for each page.
-    let flags = flags | libc::MAP_POPULATE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
     // SAFETY: new memory, wherever there is room.
     let copy = unsafe { syscall!(libc::SYS_mmap, 0, part.length, writable, flags, -1, 0) }?;
     // SAFETY: both are as long; all parts can be read, and nobody writes to this one meanwhile: there is one thread, which is here.

@@ -60,12 +60,7 @@ async fn remove_all(engine: &Engine) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_is_started_after_what_it_needs_and_stopped_before() {
-    let Some(Site {
-        folder: _folder,
-        engine,
-        image,
-    }) = Site::open().await
-    else {
+    let Some((_folder, engine, image)) = Site::parts().await else {
         return;
     };
     let (engine, recorder) = recorded(engine);
@@ -180,12 +175,7 @@ async fn each_is_started_after_what_it_needs_and_stopped_before() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_not_be_met_is_told() {
-    let Some(Site {
-        folder: _folder,
-        engine,
-        image,
-    }) = Site::open().await
-    else {
+    let Some((_folder, engine, image)) = Site::parts().await else {
         return;
     };
     let (engine, recorder) = recorded(engine);
@@ -270,7 +260,7 @@ async fn what_can_not_be_met_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_host_keeps_the_order() {
-    let Some(Site { folder, engine, image }) = Site::open().await else {
+    let Some((folder, engine, image)) = Site::parts().await else {
         return;
     };
     let first_ends =

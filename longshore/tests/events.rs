@@ -33,12 +33,7 @@ fn kinds(recorder: &Recorder, topic: &str) -> Vec<EventKind> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn want_of_memory_is_told_once_a_kill_though_the_container_lives_on() {
-    let Some(Site {
-        folder: _folder,
-        engine,
-        image,
-    }) = Site::open().await
-    else {
+    let Some((_folder, engine, image)) = Site::parts().await else {
         return;
     };
     let (engine, recorder) = recorded(&engine);
@@ -76,12 +71,7 @@ async fn want_of_memory_is_told_once_a_kill_though_the_container_lives_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pauses_execs_and_changed_records_are_told() {
-    let Some(Site {
-        folder: _folder,
-        engine,
-        image,
-    }) = Site::open().await
-    else {
+    let Some((_folder, engine, image)) = Site::parts().await else {
         return;
     };
     let (engine, recorder) = recorded(&engine);
@@ -176,12 +166,7 @@ async fn namespaces_are_told_in_themselves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asked_and_what_came_of_it_is_told() {
-    let Some(Site {
-        folder: _folder,
-        engine,
-        image,
-    }) = Site::open().await
-    else {
+    let Some((_folder, engine, image)) = Site::parts().await else {
         return;
     };
     let program = engine.asker.clone();
@@ -231,12 +216,7 @@ fn request(event: Event) -> Option<(String, String, String)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscriber_that_does_not_read_holds_up_no_container() {
-    let Some(Site {
-        folder: _folder,
-        engine,
-        image,
-    }) = Site::open().await
-    else {
+    let Some((_folder, engine, image)) = Site::parts().await else {
         return;
     };
     let (mut engine, recorder) = recorded(&engine);

@@ -16,7 +16,7 @@ use support::{Site, sleeper};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_process_is_told_though_nobody_waits() {
-    let Some(Site { folder, engine, image }) = Site::open().await else {
+    let Some((folder, engine, image)) = Site::parts().await else {
         return;
     };
     let container = sleeper(&engine, &image, "c").await;
@@ -109,7 +109,7 @@ async fn a_container_that_was_never_whole_is_taken_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_create_leaves_no_mark() {
-    let Some(Site { folder, engine, image }) = Site::open().await else {
+    let Some((folder, engine, image)) = Site::parts().await else {
         return;
     };
     let create = engine.container("c").image(&image).args(["/bin/sh"]).create();
@@ -139,7 +139,7 @@ async fn a_create_leaves_no_mark() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_is_followed_to_the_last_byte() {
-    let Some(Site { folder, engine, image }) = Site::open().await else {
+    let Some((folder, engine, image)) = Site::parts().await else {
         return;
     };
     let log = LogFile::new(folder.path().join("log"))

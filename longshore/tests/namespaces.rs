@@ -11,12 +11,7 @@ use support::{Site, sleeper};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_id_in_two_namespaces_is_two_containers() {
-    let Some(Site {
-        folder: _folder,
-        engine,
-        image,
-    }) = Site::open().await
-    else {
+    let Some((_folder, engine, image)) = Site::parts().await else {
         return;
     };
     let other = Engine {

@@ -66,12 +66,7 @@ async fn what_is_asked_for_twice_at_once_is_fetched_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_that_takes_long_holds_nobody_up() {
-    let Some(Site {
-        folder: _folder,
-        engine,
-        image,
-    }) = Site::open().await
-    else {
+    let Some((_folder, engine, image)) = Site::parts().await else {
         return;
     };
     let quick = serve(FaultScript::new()).await;
@@ -104,12 +99,7 @@ async fn a_pull_that_takes_long_holds_nobody_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leases_of_a_killed_program_with_the_same_number_are_in_nobodys_way() {
-    let Some(Site {
-        folder: _folder,
-        engine,
-        image,
-    }) = Site::open().await
-    else {
+    let Some((_folder, engine, image)) = Site::parts().await else {
         return;
     };
     let process = std::process::id();

@@ -56,7 +56,7 @@ async fn damaged_content_is_found_and_fetched_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_stores_hold_is_recorded_again() {
-    let Some(Site { folder, engine, image }) = Site::open().await else {
+    let Some((folder, engine, image)) = Site::parts().await else {
         return;
     };
     let builder = engine

@@ -23,12 +23,7 @@ async fn counting(engine: &Engine, image: &Image, id: &str, policy: &str, script
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_starts_again_until_it_is_content() {
-    let Some(Site {
-        folder: _folder,
-        engine,
-        image,
-    }) = Site::open().await
-    else {
+    let Some((_folder, engine, image)) = Site::parts().await else {
         return;
     };
     let recorder = Recorder::new();
@@ -87,12 +82,7 @@ async fn a_policy_starts_again_until_it_is_content() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_stopped_stays_so() {
-    let Some(Site {
-        folder: _folder,
-        engine,
-        image,
-    }) = Site::open().await
-    else {
+    let Some((_folder, engine, image)) = Site::parts().await else {
         return;
     };
     let container = counting(&engine, &image, "c", "always", "[ $n = 1 ] || exec sleep 1000").await;
@@ -122,12 +112,7 @@ async fn what_was_stopped_stays_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_ends_the_supervision() {
-    let Some(Site {
-        folder: _folder,
-        engine,
-        image,
-    }) = Site::open().await
-    else {
+    let Some((_folder, engine, image)) = Site::parts().await else {
         return;
     };
     let container = counting(&engine, &image, "c", "always", "exec sleep 1000").await;
@@ -147,7 +132,7 @@ async fn a_deletion_ends_the_supervision() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_host_takes_up_what_ran_and_what_ended_meanwhile() {
-    let Some(Site { folder, engine, image }) = Site::open().await else {
+    let Some((folder, engine, image)) = Site::parts().await else {
         return;
     };
     let runs = counting(&engine, &image, "runs", "always", "exec sleep 1000").await;
@@ -179,12 +164,7 @@ async fn a_new_host_takes_up_what_ran_and_what_ended_meanwhile() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn health_is_asked_for() {
-    let Some(Site {
-        folder: _folder,
-        engine,
-        image,
-    }) = Site::open().await
-    else {
+    let Some((_folder, engine, image)) = Site::parts().await else {
         return;
     };
     assert_eq!(engine.health_check(&image).await.expect("a config"), None);

@@ -123,7 +123,7 @@ async fn a_pushed_image_is_the_same_when_it_comes_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_not_logged_in_is_told_how() {
-    let Some(Site { folder, engine, image }) = Site::open().await else {
+    let Some((folder, engine, image)) = Site::parts().await else {
         return;
     };
     drop(engine);
@@ -148,7 +148,7 @@ async fn who_is_not_logged_in_is_told_how() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn saved_images_are_the_same_when_they_are_loaded() {
-    let Some(Site { folder, engine, image }) = Site::open().await else {
+    let Some((folder, engine, image)) = Site::parts().await else {
         return;
     };
     let second = engine.tag(image.name(), "second.example/a:2").await.expect("named");

@@ -8,10 +8,10 @@ use serde::Deserialize;
 use super::name::{CdiName, check_device, check_kind};
 
 /// The versions that are known, the oldest first. Every field is checked to be of the version that a file says it has.
-const VERSIONS: [&str; 7] = ["0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0"];
+const VERSIONS: [&str; 8] = ["0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0", NETWORK];
 /// A class of Intel's RDT has a shorter name.
 const MAX_CLASS: usize = 4096;
-/// The one after those: with network devices.
+/// The one with network devices.
 const NETWORK: &str = "1.1.0";
 
 #[derive(Clone, Debug, Deserialize)]
@@ -117,12 +117,9 @@ impl Document {
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
-        if !VERSIONS.contains(&self.cdi_version.as_str()) && self.cdi_version != NETWORK {
+        if !VERSIONS.contains(&self.cdi_version.as_str()) {
             let known = VERSIONS.join(", ");
-            return Err(format!(
-                "cdiVersion: '{}' is not one of {known} and {NETWORK}",
-                self.cdi_version
-            ));
+            return Err(format!("cdiVersion: '{}' is not one of {known}", self.cdi_version));
         }
         check_kind(&self.kind).map_err(|reason| format!("kind: {reason}"))?;
         if self.devices.is_empty() {
@@ -134,7 +131,7 @@ impl Document {
         let mut names = HashSet::new();
         for device in &self.devices {
             let name = &device.name;
-            let check = || {
+            let mut check = || {
                 check_device(name)?;
                 if !names.insert(name) {
                     return Err("it is there twice".to_owned());
@@ -144,7 +141,6 @@ impl Document {
                 }
                 device.container_edits.check()
             };
-            let mut check = check;
             check().map_err(|reason| format!("device '{name}': {reason}"))?;
         }
         self.check_version()

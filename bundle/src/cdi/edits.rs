@@ -59,14 +59,13 @@ impl document::Node {
             (Some(kind), Some(major)) if major != 0 => (kind, major, self.minor.unwrap_or_default()),
             _ => self.look(given)?,
         };
-        let node = LinuxDeviceBuilder::default()
+        let mut node = LinuxDeviceBuilder::default()
             .path(&self.path)
             .typ(kind)
             .major(major)
             .minor(minor)
             .build()
             .expect("every field has a default");
-        let mut node = node;
         node.set_file_mode(self.file_mode).set_uid(self.uid).set_gid(self.gid);
         let device = Device::new(node).owned_by_process();
         Ok(match self.permissions.as_str() {

@@ -27,6 +27,13 @@ impl Site {
         let image = engine.pull(name).await.expect("pulled");
         Some(Self { folder, engine, image })
     }
+
+    /// The same in parts: the folder is to stay for as long as the engine.
+    #[allow(dead_code)] // Not every test needs it.
+    pub(crate) async fn parts() -> Option<(TempDir, Engine, Image)> {
+        let Self { folder, engine, image } = Self::open().await?;
+        Some((folder, engine, image))
+    }
 }
 
 /// Opens a root again. What waited for the ends of containers may just be letting go of it.

@@ -7,6 +7,7 @@ mod exec;
 mod facts;
 mod figures;
 mod hooks;
+mod list;
 mod outlet;
 mod process;
 mod reactor;
@@ -51,9 +52,8 @@ pub(crate) use {figures::devices, record::start_time};
 
 const SIGKILL: i32 = 9;
 
-/// How many threads look at containers at once, where there are this many of them.
+/// How many threads look at containers at once.
 const LOOKERS: usize = 2;
-const MANY: usize = 64;
 
 /// The executor of this machine.
 ///
@@ -379,7 +379,7 @@ impl Executor for LinuxExecutor {
     }
 
     async fn list(&self) -> Result<Vec<State>> {
-        self.block(list).await
+        self.block(list::list).await
     }
 }
 
@@ -504,40 +504,4 @@ fn delete(shared: &Shared, container: &Arc<Container>, mode: DeleteMode) -> Resu
         None => {}
     }
     Ok(())
-}
-
-fn list(shared: &Shared) -> Result<Vec<State>> {
-    let fail = || format!("list the state directory {}", shared.root.display());
-    let mut ids = Vec::new();
-    for entry in fs::read_dir(&shared.root).map_err(io_error(fail()))? {
-        let entry = entry.map_err(io_error(fail()))?;
-        ids.extend(entry.file_name().to_str().and_then(|name| ContainerId::new(name).ok()));
-    }
-    ids.sort();
-    if ids.len() < MANY {
-        return Ok(states_of(shared, &ids));
-    }
-    let parts = ids.chunks(ids.len().div_ceil(LOOKERS));
-    Ok(std::thread::scope(|scope| {
-        let looks: Vec<_> = parts.map(|ids| scope.spawn(|| states_of(shared, ids))).collect();
-        let done = looks.into_iter().map(|look| match look.join() {
-            Ok(states) => states,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        done.flatten().collect()
-    }))
-}
-
-fn states_of(shared: &Shared, ids: &[ContainerId]) -> Vec<State> {
-    let look = |id: &ContainerId| match shared.find(id) {
-        Ok(container) => Some(container.state()),
-        // Being created or deleted just now.
-        Err(Error::NotFound(_)) => None,
-        // One that is damaged must not hide the others.
-        Err(error) => {
-            tracing::warn!(container = %id, %error, "left out of the list");
-            None
-        }
-    };
-    ids.iter().filter_map(look).collect()
 }
